@@ -1,0 +1,119 @@
+// What the tests share: guarded buffers, hard inputs, bitwise and bounded comparison, the tables to test.
+#pragma once
+
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+#include <limits>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "kernels/kernels.h"
+
+namespace nc::test {
+
+// The sizes every kernel is tried at.
+inline const size_t sizes[] = {0, 1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 64, 1000};
+
+// n values between two walls of a known pattern; ok() is false once a kernel wrote outside. Starts filled with a pattern
+// too (a NaN as a float), so an output that was not written shows.
+template <class T>
+class Guarded {
+   public:
+    explicit Guarded(size_t n) : n_(n), bytes_(n * sizeof(T) + 2 * wall, pattern) {}
+    Guarded(const std::vector<T>& v) : Guarded(v.size()) {
+        if (n_ > 0) std::memcpy(data(), v.data(), n_ * sizeof(T));
+    }
+    T* data() { return reinterpret_cast<T*>(bytes_.data() + wall); }
+    const T* data() const { return reinterpret_cast<const T*>(bytes_.data() + wall); }
+    operator T*() { return data(); }
+    T& operator[](size_t i) { return data()[i]; }
+    const T& operator[](size_t i) const { return data()[i]; }
+    size_t size() const { return n_; }
+    std::vector<T> values() const { return std::vector<T>(data(), data() + n_); }
+    bool ok() const {
+        for (size_t i = 0; i < wall; ++i)
+            if (bytes_[i] != pattern || bytes_[bytes_.size() - 1 - i] != pattern) return false;
+        return true;
+    }
+
+   private:
+    static constexpr size_t wall = 64;
+    static constexpr unsigned char pattern = 0xff;
+    size_t n_;
+    std::vector<unsigned char> bytes_;
+};
+
+// Reproducible values of scale 1 with what breaks kernels mixed in: zeros of both signs, denormals, outliers (1000 times).
+template <class F = float>
+std::vector<F> hard_values(size_t n, uint64_t seed) {
+    std::mt19937_64 random(seed);
+    std::normal_distribution<double> normal;
+    std::vector<F> out(n);
+    for (auto& x : out) {
+        const uint64_t kind = random() % 32;
+        x = F(normal(random));
+        if (kind == 0) x = 0;
+        if (kind == 1) x = -F(0);
+        if (kind == 2) x *= std::numeric_limits<F>::denorm_min() * 1000;
+        if (kind == 3) x *= 1000;
+    }
+    return out;
+}
+
+template <class F = float>
+std::vector<F> normal_values(size_t n, uint64_t seed, double scale = 1) {
+    std::mt19937_64 random(seed);
+    std::normal_distribution<double> normal(0, scale);
+    std::vector<F> out(n);
+    for (auto& x : out) x = F(normal(random));
+    return out;
+}
+
+// 0 or 1, 1 with this probability.
+template <class F = float>
+std::vector<F> spike_values(size_t n, uint64_t seed, double rate) {
+    std::mt19937_64 random(seed);
+    std::bernoulli_distribution one(rate);
+    std::vector<F> out(n);
+    for (auto& x : out) x = one(random) ? F(1) : F(0);
+    return out;
+}
+
+// The first index whose bits differ, or n.
+template <class T>
+size_t first_difference(const T* a, const T* b, size_t n) {
+    for (size_t i = 0; i < n; ++i)
+        if (std::memcmp(a + i, b + i, sizeof(T)) != 0) return i;
+    return n;
+}
+
+// A Queue with its own scratch.
+class TestQueue : public kernels::Queue {
+   public:
+    explicit TestQueue(int thread_count = 1) { threads = thread_count; }
+    void reserve(size_t bytes) {
+        memory_.assign(bytes + 64, char(0x7f));
+        scratch = memory_.data() + (64 - reinterpret_cast<uintptr_t>(memory_.data()) % 64) % 64;
+        scratch_bytes = bytes;
+    }
+
+   private:
+    std::vector<char> memory_;
+};
+
+// Every table but the reference that runs on host pointers here; CUDA tables are driven by their own cases.
+inline std::vector<const kernels::Table<float>*> cpu_tables() {
+    size_t count = 0;
+    const auto* tables = kernels::usable(&count);
+    std::vector<const kernels::Table<float>*> out;
+    for (size_t i = 1; i < count; ++i)
+        if (!tables[i]->cuda) out.push_back(tables[i]);
+    return out;
+}
+
+}  // namespace nc::test
