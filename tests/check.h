@@ -1,4 +1,5 @@
-// What the tests share: guarded buffers, hard inputs, bitwise and bounded comparison, the tables to test.
+// What the tests share: guarded buffers, hard inputs, bitwise and bounded comparison, the tables to
+// test.
 #pragma once
 
 #include <doctest/doctest.h>
@@ -19,11 +20,11 @@ namespace nc::test {
 // The sizes every kernel is tried at.
 inline const size_t sizes[] = {0, 1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 64, 1000};
 
-// n values between two walls of a known pattern; ok() is false once a kernel wrote outside. Starts filled with a pattern
-// too (a NaN as a float), so an output that was not written shows.
+// n values between two walls of a known pattern; ok() is false once a kernel wrote outside. Starts
+// filled with a pattern too (a NaN as a float), so an output that was not written shows.
 template <class T>
 class Guarded {
-   public:
+ public:
     explicit Guarded(size_t n) : n_(n), bytes_(n * sizeof(T) + 2 * wall, pattern) {}
     Guarded(const std::vector<T>& v) : Guarded(v.size()) {
         if (n_ > 0) std::memcpy(data(), v.data(), n_ * sizeof(T));
@@ -41,14 +42,15 @@ class Guarded {
         return true;
     }
 
-   private:
+ private:
     static constexpr size_t wall = 64;
     static constexpr unsigned char pattern = 0xff;
     size_t n_;
     std::vector<unsigned char> bytes_;
 };
 
-// Reproducible values of scale 1 with what breaks kernels mixed in: zeros of both signs, denormals, outliers (1000 times).
+// Reproducible values of scale 1 with what breaks kernels mixed in: zeros of both signs, denormals,
+// outliers (1000 times).
 template <class F = float>
 std::vector<F> hard_values(size_t n, uint64_t seed) {
     std::mt19937_64 random(seed);
@@ -94,7 +96,7 @@ size_t first_difference(const T* a, const T* b, size_t n) {
 
 // A Queue with its own scratch.
 class TestQueue : public kernels::Queue {
-   public:
+ public:
     explicit TestQueue(int thread_count = 1) { threads = thread_count; }
     void reserve(size_t bytes) {
         memory_.assign(bytes + 64, char(0x7f));
@@ -102,11 +104,12 @@ class TestQueue : public kernels::Queue {
         scratch_bytes = bytes;
     }
 
-   private:
+ private:
     std::vector<char> memory_;
 };
 
-// Every table but the reference that runs on host pointers here; CUDA tables are driven by their own cases.
+// Every table but the reference that runs on host pointers here; CUDA tables are driven by their
+// own cases.
 inline std::vector<const kernels::Table<float>*> cpu_tables() {
     size_t count = 0;
     const auto* tables = kernels::usable(&count);

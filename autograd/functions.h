@@ -1,0 +1,64 @@
+// Differentiable functions: each computes with engine/ops and, when there is a tape and an input on
+// it, records its backward directly beneath its forward. tape may be null. Shapes as in engine/ops;
+// time is folded into the batch except where T is named.
+#pragma once
+
+#include <vector>
+
+#include "autograd/tape.h"
+#include "engine/graph.h"
+#include "engine/ops.h"
+
+namespace nc::fn {
+
+// functions_basic.cpp
+Var add(Compute&, Tape*, const Var& a, const Var& b);
+Var sub(Compute&, Tape*, const Var& a, const Var& b);
+Var mul(Compute&, Tape*, const Var& a, const Var& b);
+Var scale(Compute&, Tape*, const Var& a, double s);
+Var mul_row(Compute&, Tape*, const Var& a, const Var& row);  // row [C] or [1]
+Var reshape(Compute&, Tape*, const Var& a, const Shape& shape);
+Var sum(Compute&, Tape*, const Var& a);                           // [1]
+Var mean_leading(Compute&, Tape*, const Var& a);                  // [T, ...] -> [...]
+Var repeat_leading(Compute&, Tape*, const Var& a, size_t times);  // [...] -> [T, ...]
+Var activation(Compute&, Tape*, const Var& x, kernels::Activation, double param);
+Var prelu(Compute&, Tape*, const Var& x, const Var& slope);
+
+// functions_layer.cpp
+Var linear(Compute&, Tape*, const Var& x, const Var& weight,
+           const Var& bias);  // bias may hold an undefined tensor
+Var conv(Compute&, Tape*, const Var& x, const Var& weight, const Var& bias,
+         const ops::ConvOptions&);
+Var average_pool(Compute&, Tape*, const Var& x, const ops::PoolOptions&);
+Var global_average_pool(Compute&, Tape*, const Var& x);  // [N, H, W, C] -> [N, C]
+Var max_pool(Compute&, Tape*, const Var& x, const ops::PoolOptions&);
+struct BatchStatistics {
+    Tensor mean, variance;  // of the batch, biased
+    size_t rows = 0;
+};
+// training: normalises by the batch and fills *batch; else by the running mean and variance.
+Var batch_norm(Compute&, Tape*, const Var& x, const Var& gamma, const Var& beta, const Tensor& mean,
+               const Tensor& variance, double eps, bool training, BatchStatistics* batch);
+Var softmax(Compute&, Tape*, const Var& logits);
+// Mean over rows of the cross-entropy; [1].
+Var cross_entropy(Compute&, Tape*, const Var& logits, const std::vector<int32_t>& labels,
+                  double smoothing);
+
+// functions_spiking.cpp
+Var qcfs(Compute&, Tape*, const Var& x, const Var& lambda, int levels);
+struct Scan {
+    size_t T = 1;
+    bool constant_input =
+        false;  // x is [N, ...], the same at every step; else [T, N, ...] folded to [T * N, ...]
+    bool values = true;          // make y; without, only packed spikes
+    Tensor* membrane = nullptr;  // in and out, [N, ...]; inference only
+};
+struct Spikes {
+    Var y;        // [T * N, ...] amplitude * spikes
+    Tensor bits;  // packed as kernels::Neuron says; undefined for signed and exact neurons
+};
+// The neuron over T steps, theta on the tape when node.train_theta. Keeps x and the packed spikes
+// for the backward pass.
+Spikes neuron(Compute&, Tape*, const Neuron& node, const Var& theta, const Var& x, const Scan&);
+
+}  // namespace nc::fn

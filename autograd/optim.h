@@ -1,0 +1,28 @@
+// Optimisers over named parameters, learning-rate schedules, gradient clipping.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "engine/compute.h"
+
+namespace nc {
+
+struct OptimOptions {
+    enum class Kind { sgd, adamw } kind = Kind::adamw;
+    double lr = 1e-3;
+    double momentum = 0.9;  // sgd
+    bool nesterov = true;   // sgd
+    double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
+    double weight_decay = 1e-4;  // not on biases, norms and thresholds unless decay_all
+    double threshold_lr = 5e-2;  // lambda and theta
+    bool decay_all = false;
+    double clip_norm = 0;  // 0: off; over all gradients together
+};
+
+// lr at `step` of `steps`: linear warm-up over warmup steps, then this schedule down to 0
+// (constant: no decay).
+enum class Schedule { constant, cosine, linear, step };  // step: x0.1 at 1/2 and 3/4
+double scheduled(Schedule, double lr, int64_t step, int64_t steps, int64_t warmup);
+
+}  // namespace nc

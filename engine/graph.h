@@ -1,0 +1,121 @@
+// Graph: the only description of a network. Nodes are plain structs, one per operation; edges carry
+// activations; several edges into one node are a sum.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "engine/ops.h"
+
+namespace nc {
+
+// Shapes are those of one sample: [F] or [H, W, C], without batch and time.
+struct Input {
+    Shape shape;
+};
+struct Output {};
+struct Linear {
+    Tensor weight;  // [in, out]
+    Tensor bias;    // [out] or undefined
+};
+struct Conv {
+    Tensor weight;  // [kh, kw, cin / groups, cout]
+    Tensor bias;    // [cout] or undefined
+    ops::ConvOptions options;
+};
+struct BatchNorm {
+    Tensor gamma, beta;     // [C]; both undefined: not affine
+    Tensor mean, variance;  // [C] running statistics
+    double eps = 1e-5;
+    double momentum = 0.1;  // running = (1 - momentum) running + momentum batch, variance unbiased
+};
+struct Activation {
+    kernels::Activation kind = kernels::Activation::relu;
+    double param = 0;  // leaky_relu: negative slope
+};
+struct PRelu {
+    Tensor slope;  // [C] or [1]
+};
+// Quantisation, clip, floor, shift (Bu et al., ICLR 2022).
+struct Qcfs {
+    Tensor lambda;  // [C] or [1], > 0
+    int levels = 8;
+};
+// Integrate-and-fire, leaky or not: SEMANTICS section 3. All conventions are fields.
+struct Neuron {
+    enum class Amplitude { theta, one };
+    Tensor theta;  // [1], [C] or [elements of a sample], > 0
+    Tensor v0;     // membrane before the first step, like theta; undefined: v0_fraction * theta
+    double v0_fraction = 0.5;
+    Amplitude amplitude = Amplitude::theta;
+    bool train_theta = false;
+    kernels::NeuronRule<double> rule;  // beta 1: IF
+};
+struct AveragePool {
+    ops::PoolOptions options;
+};
+struct MaxPool {
+    ops::PoolOptions options;
+};
+struct GlobalAveragePool {};  // [H, W, C] -> [C]
+struct Flatten {};            // [H, W, C] -> [H * W * C]
+struct Scale {
+    Tensor scale;  // [C] or [1]
+};
+struct Add {};  // the sum of its edges, a named place for a residual without a neuron
+
+using Operation =
+    std::variant<Input, Output, Linear, Conv, BatchNorm, Activation, PRelu, Qcfs, Neuron,
+                 AveragePool, MaxPool, GlobalAveragePool, Flatten, Scale, Add>;
+
+struct Node {
+    std::string name;  // unique, [A-Za-z0-9_.-]+
+    Operation op;
+};
+
+struct Edge {
+    size_t from, to;  // indices into nodes
+    int delay = 0;    // steps
+    bool operator==(const Edge&) const = default;
+};
+
+struct Graph {
+    std::vector<Node> nodes;
+    std::vector<Edge> edges;  // edges into one node are added in this order
+};
+
+// What a tensor of a node is to training.
+enum class TensorRole { weight, bias, norm, threshold, statistic };  // statistic: never trained
+// Calls visit(field name, tensor, role) for every tensor field of the node, defined or not, in a
+// fixed order. A parameter's full name is "<node>.<field>".
+void for_each_tensor(Node&,
+                     const std::function<void(const char* field, Tensor&, TensorRole)>& visit);
+void for_each_tensor(
+    const Node&, const std::function<void(const char* field, const Tensor&, TensorRole)>& visit);
+
+std::string_view operation_name(const Operation&);  // "conv", "neuron", "average_pool", ...
+
+// Throws Error (kind model) that names the node: duplicate or bad names, one Input and one Output,
+// dangling or duplicate edges, cycles among edges of delay 0, unreachable nodes, shapes that do not
+// fit, thresholds <= 0 or not finite.
+void check(const Graph&);
+std::vector<size_t> topological_order(const Graph&);  // edges of delay 0; Error on a cycle
+std::vector<Shape> infer_shapes(
+    const Graph&);  // each node's output, per sample; Error names node and shapes
+std::vector<size_t> inputs_of(const Graph&, size_t node);   // indices of edges into it, in order
+std::vector<size_t> outputs_of(const Graph&, size_t node);  // indices of edges out of it
+size_t find_node(const Graph&, std::string_view name);      // Error when absent
+
+bool is_spiking(const Graph&);         // has a Neuron
+bool is_residual(const Graph&);        // some node has two or more incoming edges of delay 0
+size_t weight_layers(const Graph&);    // Linear and Conv nodes
+size_t parameter_count(const Graph&);  // elements of all tensors but statistics
+
+// Builder: each adds a node after `from` and returns its index. Weights are drawn by the caller
+// (neurons/zoo) or given.
+size_t add_node(Graph&, const std::string& name, Operation op, const std::vector<size_t>& from);
+
+}  // namespace nc

@@ -1,0 +1,75 @@
+// Checked tensor operations without gradients: shapes are checked here, kernels do the arithmetic.
+// f32 runs on the Compute's table, f64 on the reference. Errors read "[op] ...: shapes".
+#pragma once
+
+#include <vector>
+
+#include "engine/compute.h"
+
+namespace nc::ops {
+
+Tensor add(Compute&, const Tensor& a, const Tensor& b);  // same shape
+Tensor sub(Compute&, const Tensor& a, const Tensor& b);
+Tensor mul(Compute&, const Tensor& a, const Tensor& b);
+Tensor scale(Compute&, const Tensor& a, double s);
+Tensor clamp(Compute&, const Tensor& a, double low, double high);
+void add_into(Compute&, Tensor& accumulator, const Tensor& b);                   // accumulator += b
+void add_scaled_into(Compute&, Tensor& accumulator, const Tensor& b, double s);  // += b * s
+Tensor add_row(Compute&, const Tensor& a, const Tensor& row);  // a [..., C], row [C]
+Tensor mul_row(Compute&, const Tensor& a, const Tensor& row);
+
+double sum(Compute&, const Tensor& a);
+double sum_squares(Compute&, const Tensor& a);
+Tensor sum_rows(Compute&, const Tensor& a);     // [..., C] -> [C]
+Tensor sum_leading(Compute&, const Tensor& a);  // [T, ...] -> [...]
+Tensor mean_leading(Compute&, const Tensor& a);
+Tensor repeat_leading(Compute&, const Tensor& a, size_t times);  // [...] -> [times, ...]
+std::vector<int32_t> argmax(Compute&, const Tensor& a);          // [N, C] -> N
+
+// a [m, k] (or [k, m] transposed), b [k, n] (or [n, k]), bias [n] or undefined.
+Tensor matmul(Compute&, const Tensor& a, const Tensor& b, bool transpose_a = false,
+              bool transpose_b = false, const Tensor& bias = {});
+
+struct ConvOptions {
+    size_t stride_h = 1, stride_w = 1, pad_h = 0, pad_w = 0, dilation_h = 1, dilation_w = 1,
+           groups = 1;
+    bool operator==(const ConvOptions&) const = default;
+};
+struct PoolOptions {
+    size_t kh = 2, kw = 2, stride_h = 2, stride_w = 2, pad_h = 0, pad_w = 0;
+    bool operator==(const PoolOptions&) const = default;
+};
+
+// x [N, H, W, Cin], weight [kh, kw, Cin / groups, Cout]: the checked sizes. Error when they do not
+// fit.
+kernels::ConvShape conv_shape(const Shape& x, const Shape& weight, const ConvOptions&);
+kernels::PoolShape pool_shape(const Shape& x, const PoolOptions&);
+
+Tensor conv(Compute&, const Tensor& x, const Tensor& weight, const Tensor& bias,
+            const ConvOptions&);
+Tensor conv_backward_input(Compute&, const Shape& x, const Tensor& weight, const Tensor& dy,
+                           const ConvOptions&);
+Tensor conv_backward_weight(Compute&, const Tensor& x, const Shape& weight, const Tensor& dy,
+                            const ConvOptions&);
+
+// Canonical sums (SEMANTICS; bitwise the same on every table): the weight layers of a spiking
+// network at inference.
+enum class SpikePath { automatic, dense, event };
+struct CanonicalInput {
+    Tensor x;             // floats [rows.., C]; what dense execution reads
+    bool binary = false;  // every x is 0 or 1
+};
+// Which path ran depends on binary, the rate of x and `path`; event needs binary. in-place
+// flattening: a linear layer takes [N, in].
+Tensor canonical_linear(Compute&, const CanonicalInput&, const Tensor& weight, const Tensor& bias,
+                        SpikePath path);
+Tensor canonical_conv(Compute&, const CanonicalInput&, const Tensor& weight, const Tensor& bias,
+                      const ConvOptions&, SpikePath path);
+
+Tensor average_pool(Compute&, const Tensor& x, const PoolOptions&);  // [N, H, W, C]
+struct MaxPool {
+    Tensor y, index;
+};
+MaxPool max_pool(Compute&, const Tensor& x, const PoolOptions&);
+
+}  // namespace nc::ops

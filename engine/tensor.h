@@ -1,0 +1,102 @@
+// Tensor: a contiguous, row-major view of counted storage; copying one shares the bytes.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "engine/error.h"
+#include "engine/shape.h"
+#include "engine/storage.h"
+
+namespace nc {
+
+enum class DType { f32, f64, i8, u8, i16, i32, i64, u64 };
+
+size_t size_of(DType);
+std::string str(DType);  // "f32"; also the safetensors name in capitals' lower case
+
+template <class T>
+constexpr DType dtype_of();
+template <>
+constexpr DType dtype_of<float>() {
+    return DType::f32;
+}
+template <>
+constexpr DType dtype_of<double>() {
+    return DType::f64;
+}
+template <>
+constexpr DType dtype_of<int8_t>() {
+    return DType::i8;
+}
+template <>
+constexpr DType dtype_of<uint8_t>() {
+    return DType::u8;
+}
+template <>
+constexpr DType dtype_of<int16_t>() {
+    return DType::i16;
+}
+template <>
+constexpr DType dtype_of<int32_t>() {
+    return DType::i32;
+}
+template <>
+constexpr DType dtype_of<int64_t>() {
+    return DType::i64;
+}
+template <>
+constexpr DType dtype_of<uint64_t>() {
+    return DType::u64;
+}
+
+class Tensor {
+ public:
+    Tensor() = default;  // undefined: defined() is false, no shape
+    // Uninitialised values on the allocator's device.
+    explicit Tensor(const Shape& shape, DType dtype = DType::f32,
+                    Allocator& allocator = host_allocator());
+
+    template <class T>
+    static Tensor from(const std::vector<T>& values, const Shape& shape);  // host copy
+    template <class T>
+    static Tensor full(const Shape& shape, T value);  // host
+
+    bool defined() const { return storage_ != nullptr; }
+    const Shape& shape() const { return shape_; }
+    DType dtype() const { return dtype_; }
+    Device device() const { return storage_->device(); }
+    size_t elements() const { return defined() ? shape_.elements() : 0; }
+    size_t bytes() const { return elements() * size_of(dtype_); }
+
+    // Typed pointer to the first element. Error when T is not the dtype.
+    template <class T>
+    T* data();
+    template <class T>
+    const T* data() const;
+    void* raw() { return static_cast<char*>(storage_->data()) + offset_; }
+    const void* raw() const { return static_cast<const char*>(storage_->data()) + offset_; }
+
+    // Same storage, other shape of as many elements. Error shows both shapes.
+    Tensor reshape(const Shape& shape) const;
+    // Rows [begin, end) of the leading axis, sharing storage.
+    Tensor slice(size_t begin, size_t end) const;
+    Tensor clone() const;  // own storage, same device
+
+    template <class T>
+    std::vector<T> to_vector() const;  // host only
+    // Value of a one-element tensor, as double.
+    double item() const;
+
+ private:
+    void check_type(DType) const;
+
+    std::shared_ptr<Storage> storage_;
+    Shape shape_;
+    DType dtype_ = DType::f32;
+    size_t offset_ = 0;  // bytes
+};
+
+}  // namespace nc

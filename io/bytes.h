@@ -1,0 +1,43 @@
+// Whole files as bytes, gzip or not; writing that never leaves half a file.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace nc {
+
+// The file's bytes. Error names the path and the reason (missing, a folder, no permission, larger
+// than max_bytes).
+std::vector<uint8_t> read_file(const std::string& path, size_t max_bytes = size_t(1) << 34);
+// The same, inflated when it starts with gzip's magic; the inflated size is bounded by max_bytes
+// too. Error on truncation or a wrong checksum.
+std::vector<uint8_t> read_maybe_gzip(const std::string& path, size_t max_bytes = size_t(1) << 34);
+
+// Writes to a temporary name in the same folder, syncs, renames. Error names the path and the
+// reason (full disk, permission).
+void write_file(const std::string& path, const void* data, size_t bytes);
+void write_file(const std::string& path, const std::string& text);
+
+// Bounds-checked little-endian cursor over bytes; every read past the end is an Error that names
+// path and offset.
+class Reader {
+ public:
+    Reader(const uint8_t* data, size_t size, std::string path);
+    size_t offset() const { return offset_; }
+    size_t left() const { return size_ - offset_; }
+    const uint8_t* take(size_t bytes);
+    uint8_t u8();
+    uint16_t u16le();
+    uint32_t u32le();
+    uint64_t u64le();
+    uint32_t u32be();
+    [[noreturn]] void fail(const std::string& what) const;  // "[path] what at byte N"
+
+ private:
+    const uint8_t* data_;
+    size_t size_, offset_ = 0;
+    std::string path_;
+};
+
+}  // namespace nc
