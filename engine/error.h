@@ -3,6 +3,7 @@
 
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace nc {
 
@@ -19,5 +20,9 @@ class Error : public std::runtime_error {
     ErrorKind kind;
     std::string hint;
 };
+
+// A hint for a name that is not among `known`: "did you mean 'lenet'?" when one is close (edit
+// distance at most a third of the length), else "known: a, b, c".
+std::string suggestion(const std::string& wrong, const std::vector<std::string>& known);
 
 }  // namespace nc
