@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/error.h"
+
 namespace nc {
 
 // The file's bytes. Error names the path and the reason (missing, a folder, no permission, larger
@@ -13,9 +15,12 @@ std::vector<uint8_t> read_file(const std::string& path, size_t max_bytes = size_
 // The same, inflated when it starts with gzip's magic; the inflated size is bounded by max_bytes
 // too. Error on truncation or a wrong checksum.
 std::vector<uint8_t> read_maybe_gzip(const std::string& path, size_t max_bytes = size_t(1) << 34);
+// One or more gzip members; path only names the bytes in an Error.
+std::vector<uint8_t> inflate_gzip(const std::vector<uint8_t>& packed, const std::string& path,
+                                  size_t max_bytes = size_t(1) << 34);
 
-// Writes to a temporary name in the same folder, syncs, renames. Error names the path and the
-// reason (full disk, permission).
+// Writes to a temporary name in the same folder, syncs, renames; an existing device or pipe is
+// written to as it is. Error names the path and the reason (full disk, permission).
 void write_file(const std::string& path, const void* data, size_t bytes);
 void write_file(const std::string& path, const std::string& text);
 
@@ -23,7 +28,7 @@ void write_file(const std::string& path, const std::string& text);
 // path and offset.
 class Reader {
  public:
-    Reader(const uint8_t* data, size_t size, std::string path);
+    Reader(const uint8_t* data, size_t size, std::string path, ErrorKind kind = ErrorKind::data);
     size_t offset() const { return offset_; }
     size_t left() const { return size_ - offset_; }
     const uint8_t* take(size_t bytes);
@@ -38,6 +43,7 @@ class Reader {
     const uint8_t* data_;
     size_t size_, offset_ = 0;
     std::string path_;
+    ErrorKind kind_;
 };
 
 }  // namespace nc
