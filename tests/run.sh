@@ -1,0 +1,171 @@
+#!/usr/bin/env bash
+# Every test: installs what is missing, builds with g++, clang++ and sanitizers, runs, counts.
+set -uo pipefail
+cd "$(dirname "$0")/.." || exit 2
+. bench/packages.sh
+
+usage() {
+    cat <<'END'
+usage: bash tests/run.sh [--full] [STAGE...]
+
+Stages, all of them by default:
+  gcc       g++ release: the test binary once for every instruction set this machine has
+  clang     clang++: the test binary
+  sanitize  g++ with address and undefined sanitizers: the test binary
+  scripts   whole programs, fetch, layers and README, against the g++ release build
+--full runs what takes longer too (the same as NC_FULL=1).
+NC_DATA names real data, NC_GOLDEN recorded vectors; tests that need them are skipped without.
+The last line is "N passed, N failed, N skipped"; the exit status is 0 when nothing failed.
+END
+}
+
+stages=()
+for argument; do
+    case $argument in
+        --full) export NC_FULL=1 ;;
+        -h | --help) usage; exit 0 ;;
+        gcc | clang | sanitize | scripts) stages+=("$argument") ;;
+        *) echo "error: unknown argument: $argument" >&2; usage >&2; exit 2 ;;
+    esac
+done
+[ ${#stages[@]} -gt 0 ] || stages=(gcc clang sanitize scripts)
+
+bold='' red='' plain=''
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' red=$'\e[31m' plain=$'\e[0m'; fi
+passed=0 failed=0 skipped=0 skips='' failures=()
+logs=$PWD/build-test/logs
+mkdir -p "$logs"
+
+say() { printf '%s[%3d s] %s%s\n' "$bold" "$SECONDS" "$1" "$plain"; }
+
+# add PASSED FAILED SKIPPED
+add() { passed=$((passed + $1)) failed=$((failed + $2)) skipped=$((skipped + $3)); }
+
+# fail NAME LOG: a stage that went wrong, with the end of what it said.
+fail() {
+    failures+=("$1")
+    printf '%sFAILED: %s%s\n' "$red" "$1" "$plain"
+    tail -n 300 "$2" | sed 's/^/    /'
+}
+
+# build NAME TARGET... : in build-test/NAME, set up with the words in the array `options`.
+build() {
+    local name=$1 log=$logs/build-$1.log
+    shift
+    say "$name: build"
+    if { [ -f "build-test/$name/build.ninja" ] || meson setup "build-test/$name" . "${options[@]}"; } \
+        >"$log" 2>&1 && ninja -C "build-test/$name" "$@" >>"$log" 2>&1; then
+        return 0
+    fi
+    fail "$name: build" "$log"
+    add 0 1 0
+    return 1
+}
+
+# cases NAME BUILD ARGUMENT...: one run of the test binary, counted by its own summary.
+cases() {
+    local name=$1 binary=build-test/$2/nc_test log=$logs/cases-${1//[^a-z0-9]/-}.log status=0 line p f s
+    shift 2
+    say "$name: test cases"
+    timeout 1200 "$binary" --no-colors=true "$@" >"$log" 2>&1 || status=$?
+    line=$(grep -a '^\[doctest\] test cases:' "$log" | tail -1)
+    if [[ $line =~ \|\ *([0-9]+)\ passed\ \|\ *([0-9]+)\ failed ]]; then
+        p=${BASH_REMATCH[1]} f=${BASH_REMATCH[2]}
+        s=$(grep -ac '^skipped: ' "$log")
+        [ "$status" = 0 ] || [ "$f" -gt 0 ] || f=1
+        add $((p - s)) "$f" "$s"
+        collect "$name" "$log"
+    else
+        f=1 && add 0 1 0
+    fi
+    [ "$f" = 0 ] || fail "$name: test cases (exit status $status)" "$log"
+}
+
+# script NAME COMMAND...: a script that ends with its counts, or passes and fails as one.
+script() {
+    local name=$1 log=$logs/script-$1.log status=0 f=0
+    shift
+    say "$name"
+    timeout 1200 "$@" >"$log" 2>&1 || status=$?
+    if [[ $(tail -1 "$log") =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed(,\ ([0-9]+)\ skipped)?$ ]]; then
+        f=${BASH_REMATCH[2]}
+        [ "$status" = 0 ] || [ "$f" -gt 0 ] || f=1
+        add "${BASH_REMATCH[1]}" "$f" "${BASH_REMATCH[4]:-0}"
+        collect "$name" "$log"
+    elif [ "$status" = 0 ]; then
+        add 1 0 0
+    else
+        f=1 && add 0 1 0
+    fi
+    [ "$f" = 0 ] || fail "$name (exit status $status)" "$log"
+}
+
+# collect NAME LOG: the names of skipped tests.
+collect() { skips+=$(grep -a '^skipped: ' "$2" | sed "s/^skipped: /  $1: /")$'\n'; }
+
+gcc_build() {
+    options=(--buildtype=release)
+    CC=gcc CXX=g++ build gcc all nc_test
+}
+
+gcc_stage() {
+    gcc_build || return
+    local isa why best=''
+    for isa in avx512 avx2 sse2 reference; do
+        if ! why=$(NC_ISA=$isa build-test/gcc/nc_test --count 2>&1 >/dev/null); then
+            add 0 0 1
+            skips+="  g++: $why"$'\n'
+        elif [ -z "$best" ]; then
+            best=$isa
+            NC_ISA=$isa cases "g++ $isa" gcc
+        else
+            NC_ISA=$isa cases "g++ $isa" gcc "${light[@]}"
+        fi
+    done
+}
+
+clang_stage() {
+    options=(--buildtype=release -Doptimization=1)
+    CC=clang CXX=clang++ build clang all nc_test && cases 'clang++' clang
+}
+
+sanitize_stage() {
+    options=(--buildtype=debugoptimized -Doptimization=1 -Db_sanitize=address,undefined)
+    CC=gcc CXX=g++ build sanitize nc_test && cases 'g++ with sanitizers' sanitize
+}
+
+scripts_stage() {
+    gcc_build || return
+    export NC_BUILD=$PWD/build-test/gcc
+    local name
+    for name in layers fetch program readme; do
+        [ -f "tests/${name}_test.sh" ] || continue
+        script "$name" bash "tests/${name}_test.sh"
+    done
+}
+
+# What the test binary leaves out where the machine's best instruction set is not the one in use.
+light=()
+
+packages=(meson ninja-build g++ pkg-config libxsimd-dev doctest-dev zlib1g-dev nlohmann-json3-dev
+    libcli11-dev libfmt-dev dataset-fashion-mnist)
+for stage in "${stages[@]}"; do
+    case $stage in
+        clang) packages+=(clang libomp-dev) ;;
+        scripts) packages+=(python3 curl) ;;
+    esac
+done
+need_packages "${packages[@]}" </dev/null || exit 2
+for stage in "${stages[@]}"; do "${stage}_stage" </dev/null; done
+
+if [ "$skipped" -gt 0 ]; then
+    echo "Skipped:"
+    printf '%s' "$skips" | grep . | sort -u
+fi
+if [ ${#failures[@]} -gt 0 ]; then
+    echo "Failed:"
+    printf '  %s\n' "${failures[@]}"
+fi
+say "done; logs in ${logs#"$PWD/"}"
+echo "$passed passed, $failed failed, $skipped skipped"
+[ "$failed" = 0 ] && [ "$passed" -gt 0 ]
