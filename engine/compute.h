@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <type_traits>
 
 #include "engine/tensor.h"
 #include "kernels/kernels.h"
@@ -25,7 +26,12 @@ struct Compute {
 
     // The table of this storage type: float `table`, double the reference in double.
     template <class F>
-    const kernels::Table<F>& kernels() const;
+    const kernels::Table<F>& kernels() const {
+        if constexpr (std::is_same_v<F, double>)
+            return kernels::reference_double();
+        else
+            return *table;
+    }
 
     // Makes the queue's scratch at least this large (grows, never shrinks; counted by the
     // allocator).

@@ -18,14 +18,15 @@ class Random {
     double uniform();            // [0, 1), 53 bits
     double uniform(double a, double b) { return a + (b - a) * uniform(); }
     double normal();  // standard normal (Box-Muller)
-    uint64_t counter()
-        const;  // resume with Random(seed, stream, counter): only between whole draws of bits()
+    // How many draws of bits() were made: Random(seed, stream, counter()) continues the sequence.
+    uint64_t counter() const { return counter_; }
 
     // A permutation of 0 .. n-1 (Fisher-Yates).
     std::vector<uint32_t> permutation(uint32_t n);
 
  private:
     uint64_t seed_, stream_, counter_;
+    uint32_t block_[4];  // the four draws of which counter_ % 4 is next; stale when that is 0
 };
 
 }  // namespace nc

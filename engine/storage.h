@@ -1,8 +1,8 @@
 // Counted bytes on a device, and the allocators they come from.
 #pragma once
 
+#include <atomic>
 #include <cstddef>
-#include <memory>
 
 #include "engine/device.h"
 
@@ -18,20 +18,19 @@ class Allocator {
 
     size_t live_bytes() const { return live_; }
     size_t peak_bytes() const { return peak_; }
-    void reset_peak() { peak_ = live_; }
+    void reset_peak() { peak_ = live_.load(); }
 
  protected:
     void count(size_t bytes);
     void uncount(size_t bytes) noexcept;
 
  private:
-    // Tensors may be made on the prefetch thread: counted atomically in storage.cpp through
-    // std::atomic_ref.
-    size_t live_ = 0, peak_ = 0;
+    std::atomic<size_t> live_ = 0, peak_ = 0;  // tensors are made on the prefetch thread too
 };
 
-// The process-wide host allocator. Keeps freed blocks of up to a bound for reuse (page faults cost
-// more than kernels).
+// The process-wide host allocator, thread-safe. Keeps freed blocks for reuse (page faults cost more
+// than kernels) as long as all blocks together stay below what the live ones once needed, or 512
+// MiB; live_bytes and peak_bytes count live tensors only.
 Allocator& host_allocator();
 
 class Storage {

@@ -1,6 +1,7 @@
 // Tensor: a contiguous, row-major view of counted storage; copying one shares the bytes.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -60,9 +61,20 @@ class Tensor {
                     Allocator& allocator = host_allocator());
 
     template <class T>
-    static Tensor from(const std::vector<T>& values, const Shape& shape);  // host copy
+    static Tensor from(const std::vector<T>& values, const Shape& shape) {  // host copy
+        if (values.size() != shape.elements())
+            throw Error("[tensor] " + std::to_string(values.size()) + " values do not fill " +
+                        shape.str());
+        Tensor out(shape, dtype_of<T>());
+        std::copy(values.begin(), values.end(), out.data<T>());
+        return out;
+    }
     template <class T>
-    static Tensor full(const Shape& shape, T value);  // host
+    static Tensor full(const Shape& shape, T value) {  // host
+        Tensor out(shape, dtype_of<T>());
+        std::fill_n(out.data<T>(), out.elements(), value);
+        return out;
+    }
 
     bool defined() const { return storage_ != nullptr; }
     const Shape& shape() const { return shape_; }
@@ -70,12 +82,20 @@ class Tensor {
     Device device() const { return storage_->device(); }
     size_t elements() const { return defined() ? shape_.elements() : 0; }
     size_t bytes() const { return elements() * size_of(dtype_); }
+    // No other tensor shares the storage: writing in place is seen by nobody else.
+    bool exclusive() const { return storage_.use_count() == 1; }
 
     // Typed pointer to the first element. Error when T is not the dtype.
     template <class T>
-    T* data();
+    T* data() {
+        check_type(dtype_of<T>());
+        return static_cast<T*>(raw());
+    }
     template <class T>
-    const T* data() const;
+    const T* data() const {
+        check_type(dtype_of<T>());
+        return static_cast<const T*>(raw());
+    }
     void* raw() { return static_cast<char*>(storage_->data()) + offset_; }
     const void* raw() const { return static_cast<const char*>(storage_->data()) + offset_; }
 
@@ -86,7 +106,10 @@ class Tensor {
     Tensor clone() const;  // own storage, same device
 
     template <class T>
-    std::vector<T> to_vector() const;  // host only
+    std::vector<T> to_vector() const {  // host only
+        const T* first = data<T>();
+        return std::vector<T>(first, first + elements());
+    }
     // Value of a one-element tensor, as double.
     double item() const;
 

@@ -1,0 +1,221 @@
+// Checked convolutions, canonical sums and pooling.
+#include <algorithm>
+
+#include "engine/dispatch.h"
+#include "engine/ops.h"
+
+namespace nc::ops {
+namespace {
+
+constexpr size_t size_limit = size_t(1) << 31;  // of one side: products of two fit in 62 bits
+
+// Rate of spikes below which walking them beats the dense product.
+constexpr double event_rate = 0.3;
+
+void check_bias(const char* op, const Tensor& bias, size_t channels) {
+    if (bias.defined() && !(bias.shape() == Shape{channels}))
+        fail(op, "bias " + bias.shape().str() + " for " + std::to_string(channels) + " outputs");
+}
+
+Shape output_shape(const kernels::ConvShape& s) {
+    return {s.n, s.out_h(), s.out_w(), s.cout};
+}
+
+// The packed spikes of binary x [.., channels], one group a row, when the event path is to run;
+// else nothing.
+Tensor pack_for_events(Compute& compute, const CanonicalInput& input, SpikePath path) {
+    if (!input.binary || path == SpikePath::dense || input.x.elements() == 0) return {};
+    const size_t channels = input.x.shape().back(), rows = rows_of(input.x);
+    const size_t words = (channels + 63) / 64;
+    Tensor bits = compute.empty({rows, words}, DType::u64);
+    const double spikes = on_floats("spikes", input.x.dtype(), [&](auto zero) {
+        using F = decltype(zero);
+        const auto& spike = compute.kernels<F>().spike;
+        spike.pack(compute.queue, input.x.data<F>(), bits.data<uint64_t>(), rows, channels);
+        return double(spike.count(compute.queue, bits.data<uint64_t>(), rows * words));
+    });
+    const bool sparse = spikes < event_rate * double(input.x.elements());
+    return path == SpikePath::event || sparse ? bits : Tensor();
+}
+
+}  // namespace
+
+kernels::ConvShape conv_shape(const Shape& x, const Shape& weight, const ConvOptions& o) {
+    const auto refuse = [&](const std::string& what) {
+        fail("conv", what + ": input " + x.str() + ", weight " + weight.str() + ", stride " +
+                         std::to_string(o.stride_h) + "x" + std::to_string(o.stride_w) + ", pad " +
+                         std::to_string(o.pad_h) + "x" + std::to_string(o.pad_w) + ", dilation " +
+                         std::to_string(o.dilation_h) + "x" + std::to_string(o.dilation_w) +
+                         ", groups " + std::to_string(o.groups));
+    };
+    if (x.rank() != 4) refuse("input is not [N, H, W, C]");
+    if (weight.rank() != 4) refuse("weight is not [kh, kw, cin / groups, cout]");
+    for (const size_t size : {o.stride_h, o.stride_w, o.dilation_h, o.dilation_w, o.groups,
+                              weight[0], weight[1], weight[2], weight[3]})
+        if (size == 0) refuse("a size is zero");
+    for (const size_t size : {x[1], x[2], x[3], o.stride_h, o.stride_w, o.pad_h, o.pad_w,
+                              o.dilation_h, o.dilation_w, o.groups, weight[0], weight[1]})
+        if (size >= size_limit) refuse("a size is too large");
+    if (weight[3] % o.groups != 0) refuse("groups do not divide the output channels");
+    if (weight[2] >= size_limit || x[3] != weight[2] * o.groups) refuse("channels differ");
+    if (x[1] + 2 * o.pad_h < o.dilation_h * (weight[0] - 1) + 1 ||
+        x[2] + 2 * o.pad_w < o.dilation_w * (weight[1] - 1) + 1)
+        refuse("the kernel is larger than the padded input");
+    return {.n = x[0],
+            .h = x[1],
+            .w = x[2],
+            .cin = x[3],
+            .kh = weight[0],
+            .kw = weight[1],
+            .cout = weight[3],
+            .stride_h = o.stride_h,
+            .stride_w = o.stride_w,
+            .pad_h = o.pad_h,
+            .pad_w = o.pad_w,
+            .dilation_h = o.dilation_h,
+            .dilation_w = o.dilation_w,
+            .groups = o.groups};
+}
+
+kernels::PoolShape pool_shape(const Shape& x, const PoolOptions& o) {
+    const auto refuse = [&](const std::string& what) {
+        fail("pool", what + ": input " + x.str() + ", window " + std::to_string(o.kh) + "x" +
+                         std::to_string(o.kw) + ", stride " + std::to_string(o.stride_h) + "x" +
+                         std::to_string(o.stride_w) + ", pad " + std::to_string(o.pad_h) + "x" +
+                         std::to_string(o.pad_w));
+    };
+    if (x.rank() != 4) refuse("input is not [N, H, W, C]");
+    for (const size_t size : {o.kh, o.kw, o.stride_h, o.stride_w})
+        if (size == 0) refuse("a size is zero");
+    for (const size_t size : {x[1], x[2], o.kh, o.kw, o.stride_h, o.stride_w})
+        if (size >= size_limit) refuse("a size is too large");
+    // Then every window holds at least one value that is not padding.
+    if (o.pad_h > o.kh / 2 || o.pad_w > o.kw / 2) refuse("padding above half the window");
+    if (x[1] + 2 * o.pad_h < o.kh || x[2] + 2 * o.pad_w < o.kw)
+        refuse("the window is larger than the padded input");
+    return {.n = x[0],
+            .h = x[1],
+            .w = x[2],
+            .c = x[3],
+            .kh = o.kh,
+            .kw = o.kw,
+            .stride_h = o.stride_h,
+            .stride_w = o.stride_w,
+            .pad_h = o.pad_h,
+            .pad_w = o.pad_w};
+}
+
+Tensor conv(Compute& compute, const Tensor& x, const Tensor& weight, const Tensor& bias,
+            const ConvOptions& options) {
+    const kernels::ConvShape shape = conv_shape(x.shape(), weight.shape(), options);
+    check_bias("conv", bias, shape.cout);
+    Tensor y = compute.empty(output_shape(shape), x.dtype());
+    on_floats("conv", x.dtype(), [&](auto zero) {
+        using F = decltype(zero);
+        const auto& conv = compute.kernels<F>().conv;
+        compute.reserve(conv.forward_scratch(shape, compute.queue.threads));
+        conv.forward(compute.queue, x.data<F>(), weight.data<F>(), data_or_null<F>(bias),
+                     y.data<F>(), shape);
+    });
+    return y;
+}
+
+Tensor conv_backward_input(Compute& compute, const Shape& x, const Tensor& weight, const Tensor& dy,
+                           const ConvOptions& options) {
+    const kernels::ConvShape shape = conv_shape(x, weight.shape(), options);
+    if (!(dy.shape() == output_shape(shape)))
+        fail("conv_backward_input",
+             "gradient " + dy.shape().str() + " of an output " + output_shape(shape).str());
+    Tensor dx = compute.empty(x, dy.dtype());
+    on_floats("conv_backward_input", dy.dtype(), [&](auto zero) {
+        using F = decltype(zero);
+        const auto& conv = compute.kernels<F>().conv;
+        compute.reserve(conv.backward_input_scratch(shape, compute.queue.threads));
+        conv.backward_input(compute.queue, dy.data<F>(), weight.data<F>(), dx.data<F>(), shape);
+    });
+    return dx;
+}
+
+Tensor conv_backward_weight(Compute& compute, const Tensor& x, const Shape& weight,
+                            const Tensor& dy, const ConvOptions& options) {
+    const kernels::ConvShape shape = conv_shape(x.shape(), weight, options);
+    if (!(dy.shape() == output_shape(shape)))
+        fail("conv_backward_weight",
+             "gradient " + dy.shape().str() + " of an output " + output_shape(shape).str());
+    Tensor dw = compute.empty(weight, dy.dtype());
+    on_floats("conv_backward_weight", dy.dtype(), [&](auto zero) {
+        using F = decltype(zero);
+        const auto& conv = compute.kernels<F>().conv;
+        compute.reserve(conv.backward_weight_scratch(shape, compute.queue.threads));
+        conv.backward_weight(compute.queue, x.data<F>(), dy.data<F>(), dw.data<F>(), shape);
+    });
+    return dw;
+}
+
+Tensor canonical_linear(Compute& compute, const CanonicalInput& input, const Tensor& weight,
+                        const Tensor& bias, SpikePath path) {
+    check_rank("canonical_linear", input.x, 2);
+    check_rank("canonical_linear", weight, 2);
+    const size_t rows = input.x.shape()[0], in = input.x.shape()[1], out = weight.shape()[1];
+    if (weight.shape()[0] != in)
+        fail("canonical_linear",
+             "sizes differ: input " + input.x.shape().str() + ", weight " + weight.shape().str());
+    check_bias("canonical_linear", bias, out);
+    Tensor y = compute.empty({rows, out}, input.x.dtype());
+    const Tensor bits = pack_for_events(compute, input, path);
+    on_floats("canonical_linear", input.x.dtype(), [&](auto zero) {
+        using F = decltype(zero);
+        const auto& spike = compute.kernels<F>().spike;
+        if (bits.defined())
+            spike.linear_event(compute.queue, bits.data<uint64_t>(), weight.data<F>(),
+                               data_or_null<F>(bias), y.data<F>(), rows, 1, in, out);
+        else
+            spike.linear_dense(compute.queue, input.x.data<F>(), weight.data<F>(),
+                               data_or_null<F>(bias), input.binary, y.data<F>(), rows, in, out);
+    });
+    return y;
+}
+
+Tensor canonical_conv(Compute& compute, const CanonicalInput& input, const Tensor& weight,
+                      const Tensor& bias, const ConvOptions& options, SpikePath path) {
+    const kernels::ConvShape shape = conv_shape(input.x.shape(), weight.shape(), options);
+    check_bias("canonical_conv", bias, shape.cout);
+    Tensor y = compute.empty(output_shape(shape), input.x.dtype());
+    const Tensor bits =
+        shape.groups == 1 ? pack_for_events(compute, input, path) : Tensor();  // else dense only
+    on_floats("canonical_conv", input.x.dtype(), [&](auto zero) {
+        using F = decltype(zero);
+        const auto& spike = compute.kernels<F>().spike;
+        if (bits.defined())
+            spike.conv_event(compute.queue, bits.data<uint64_t>(), weight.data<F>(),
+                             data_or_null<F>(bias), y.data<F>(), shape);
+        else
+            spike.conv_dense(compute.queue, input.x.data<F>(), weight.data<F>(),
+                             data_or_null<F>(bias), input.binary, y.data<F>(), shape);
+    });
+    return y;
+}
+
+Tensor average_pool(Compute& compute, const Tensor& x, const PoolOptions& options) {
+    const kernels::PoolShape shape = pool_shape(x.shape(), options);
+    Tensor y = compute.empty({shape.n, shape.out_h(), shape.out_w(), shape.c}, x.dtype());
+    on_floats("average_pool", x.dtype(), [&](auto zero) {
+        using F = decltype(zero);
+        compute.kernels<F>().pool.average(compute.queue, x.data<F>(), y.data<F>(), shape);
+    });
+    return y;
+}
+
+MaxPool max_pool(Compute& compute, const Tensor& x, const PoolOptions& options) {
+    const kernels::PoolShape shape = pool_shape(x.shape(), options);
+    const Shape out = {shape.n, shape.out_h(), shape.out_w(), shape.c};
+    MaxPool result = {compute.empty(out, x.dtype()), compute.empty(out, DType::i32)};
+    on_floats("max_pool", x.dtype(), [&](auto zero) {
+        using F = decltype(zero);
+        compute.kernels<F>().pool.max(compute.queue, x.data<F>(), result.y.data<F>(),
+                                      result.index.data<int32_t>(), shape);
+    });
+    return result;
+}
+
+}  // namespace nc::ops
