@@ -1,0 +1,31 @@
+// Crop, flip and cutout.
+#include "datasets/augment.h"
+
+#include <algorithm>
+
+namespace nc {
+
+kernels::Augment draw_augment(const AugmentOptions& options, const Shape& sample, uint32_t source,
+                              Random& random) {
+    kernels::Augment out{};
+    out.source = int32_t(source);
+    // A crop out of the zero-padded image is a translation by up to the padding.
+    const int reach = std::max(options.crop, options.shift);
+    if (reach > 0) {
+        out.y = int32_t(random.below(2 * uint64_t(reach) + 1)) - reach;
+        out.x = int32_t(random.below(2 * uint64_t(reach) + 1)) - reach;
+    }
+    if (options.flip) out.flip = int32_t(random.below(2));
+    if (options.cutout > 0) {
+        // The square's centre lies in the image, its corners may not (DeVries, Taylor 2017).
+        const int32_t side = options.cutout;
+        const int32_t y = int32_t(random.below(sample[0])), x = int32_t(random.below(sample[1]));
+        out.cut_y0 = y - side / 2;
+        out.cut_x0 = x - side / 2;
+        out.cut_y1 = out.cut_y0 + side;
+        out.cut_x1 = out.cut_x0 + side;
+    }
+    return out;
+}
+
+}  // namespace nc

@@ -1,0 +1,122 @@
+// Images as batches, subsets and the validation split.
+#include "datasets/dataset.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "datasets/augment.h"
+#include "datasets/streams.h"
+
+namespace nc {
+namespace {
+
+class ImageDataset : public Dataset {
+ public:
+    ImageDataset(std::vector<uint8_t> images, std::vector<int32_t> labels, const Shape& sample,
+                 int classes, const std::vector<float>& mean, const std::vector<float>& std)
+        : images_(std::move(images)),
+          labels_(std::move(labels)),
+          sample_(sample),
+          classes_(classes) {
+        const auto fail = [](const std::string& what) {
+            throw Error("[image_dataset] " + what, ErrorKind::data);
+        };
+        if (sample.rank() != 3) fail("samples are [H, W, C], not " + sample.str());
+        if (images_.size() != labels_.size() * sample.elements())
+            fail(std::to_string(images_.size()) + " bytes for " + std::to_string(labels_.size()) +
+                 " images " + sample.str());
+        for (const int32_t label : labels_)
+            if (label < 0 || label >= classes)
+                fail("label " + std::to_string(label) + " of " + std::to_string(classes) +
+                     " classes");
+        const size_t channels = sample[2];
+        if (mean.size() != channels || std.size() != channels)
+            fail(std::to_string(mean.size()) + " means and " + std::to_string(std.size()) +
+                 " deviations for " + std::to_string(channels) + " channels");
+        for (size_t c = 0; c < channels; ++c) {
+            if (!(std[c] > 0)) fail("deviation " + std::to_string(std[c]) + " is not positive");
+            scale_.push_back(float(1 / (255 * double(std[c]))));
+            shift_.push_back(float(-double(mean[c]) / double(std[c])));
+        }
+    }
+
+    size_t size() const override { return labels_.size(); }
+    Shape sample_shape() const override { return sample_; }
+    int classes() const override { return classes_; }
+    int32_t label(size_t i) const override { return labels_.at(i); }
+
+    Batch batch(Compute& compute, const std::vector<uint32_t>& indices,
+                const AugmentOptions& options, Random& random) const override {
+        const size_t n = indices.size();
+        Batch out;
+        out.x = compute.empty(sample_.with_leading(n));
+        std::vector<kernels::Augment> samples(n);
+        for (size_t i = 0; i < n; ++i) {
+            out.labels.push_back(label(indices[i]));
+            samples[i] = draw_augment(options, sample_, indices[i], random);
+        }
+        compute.table->image.augment(compute.queue, images_.data(), samples.data(), scale_.data(),
+                                     shift_.data(), out.x.data<float>(), n, sample_[0], sample_[1],
+                                     sample_[2]);
+        return out;
+    }
+
+ private:
+    std::vector<uint8_t> images_;  // [N, H, W, C]
+    std::vector<int32_t> labels_;
+    Shape sample_;
+    int classes_;
+    std::vector<float> scale_, shift_;  // x = byte * scale + shift
+};
+
+class Subset : public Dataset {
+ public:
+    Subset(const Dataset& whole, std::vector<uint32_t> indices)
+        : whole_(whole), indices_(std::move(indices)) {
+        for (const uint32_t i : indices_)
+            if (i >= whole.size())
+                throw Error(
+                    "[subset] sample " + std::to_string(i) + " of " + std::to_string(whole.size()),
+                    ErrorKind::data);
+    }
+    size_t size() const override { return indices_.size(); }
+    Shape sample_shape() const override { return whole_.sample_shape(); }
+    int classes() const override { return whole_.classes(); }
+    int steps() const override { return whole_.steps(); }
+    int32_t label(size_t i) const override { return whole_.label(indices_.at(i)); }
+    Batch batch(Compute& compute, const std::vector<uint32_t>& indices,
+                const AugmentOptions& options, Random& random) const override {
+        std::vector<uint32_t> mapped;
+        for (const uint32_t i : indices) mapped.push_back(indices_.at(i));
+        return whole_.batch(compute, mapped, options, random);
+    }
+
+ private:
+    const Dataset& whole_;
+    std::vector<uint32_t> indices_;
+};
+
+}  // namespace
+
+std::unique_ptr<Dataset> image_dataset(std::vector<uint8_t> images, std::vector<int32_t> labels,
+                                       const Shape& sample, int classes, std::vector<float> mean,
+                                       std::vector<float> std) {
+    return std::make_unique<ImageDataset>(std::move(images), std::move(labels), sample, classes,
+                                          mean, std);
+}
+
+std::unique_ptr<Dataset> subset(const Dataset& whole, std::vector<uint32_t> indices) {
+    return std::make_unique<Subset>(whole, std::move(indices));
+}
+
+Split validation_split(size_t size, uint64_t seed) {
+    constexpr size_t large = 50000, share = 5000;
+    const size_t held_out = size >= large ? share : size < 2 ? 0 : std::max<size_t>(1, size / 10);
+    const auto order = Random(seed, streams::split).permutation(uint32_t(size));
+    Split out;
+    out.train.assign(order.begin(), order.end() - ptrdiff_t(held_out));
+    out.validation.assign(order.end() - ptrdiff_t(held_out), order.end());
+    return out;
+}
+
+}  // namespace nc

@@ -1,0 +1,108 @@
+// Data sets by name: where their files lie and how they are normalised.
+#include <cstdlib>
+#include <filesystem>
+
+#include "datasets/cifar.h"
+#include "datasets/idx.h"
+
+namespace nc {
+namespace {
+
+namespace fs = std::filesystem;
+
+// The folder <root>/<name> of the first root that has it: --data alone when given, else NC_DATA,
+// else where Debian's packages put data sets.
+std::string data_folder(const DataRequest& request) {
+    std::vector<std::string> roots;
+    if (!request.root.empty()) {
+        roots = {request.root};
+    } else {
+        if (const char* root = std::getenv("NC_DATA"); root && *root) roots.push_back(root);
+        roots.push_back("/usr/share/datasets");
+    }
+    std::string tried;
+    for (const auto& root : roots) {
+        const fs::path folder = fs::path(root) / request.name;
+        std::error_code ignored;
+        if (fs::is_directory(folder, ignored)) return folder.string();
+        tried += (tried.empty() ? "" : ", ") + folder.string();
+    }
+    const std::string hint =
+        request.name == "fashion-mnist" ? "apt-get install dataset-fashion-mnist, or " : "";
+    throw Error(
+        "[load_data] " + request.name + " is in none of: " + tried, ErrorKind::data,
+        hint + "datasets/fetch.sh " + request.name + " --to DIR, then NC_DATA=DIR or --data DIR");
+}
+
+std::string require_file(const std::string& folder, const std::string& name,
+                         const std::string& dataset) {
+    const std::string path = find_file(folder, name);
+    if (path.empty())
+        throw Error("[load_data] " + folder + "/" + name + " (or .gz) is missing", ErrorKind::data,
+                    "datasets/fetch.sh " + dataset);
+    return path;
+}
+
+struct Normalisation {
+    std::vector<float> mean, std;
+};
+
+std::unique_ptr<Dataset> to_dataset(LabelledImages images, const DataSets& sets) {
+    return image_dataset(std::move(images.images), std::move(images.labels), images.sample,
+                         images.classes, sets.mean, sets.std);
+}
+
+DataSets load_images(const DataRequest& request, const Normalisation& own, LabelledImages train,
+                     LabelledImages test) {
+    if (!(train.sample == test.sample))
+        throw Error("[load_data] " + request.name + ": training images are " + train.sample.str() +
+                        ", test images " + test.sample.str(),
+                    ErrorKind::data);
+    DataSets out;
+    out.mean = request.mean.empty() ? own.mean : request.mean;
+    out.std = request.std.empty() ? own.std : request.std;
+    out.train = to_dataset(std::move(train), out);
+    out.test = to_dataset(std::move(test), out);
+    return out;
+}
+
+DataSets load_mnist(const DataRequest& request, const Normalisation& own) {
+    const std::string folder = data_folder(request);
+    const auto part = [&](const std::string& prefix) {
+        constexpr int classes = 10;
+        return read_idx_pair(require_file(folder, prefix + "-images-idx3-ubyte", request.name),
+                             require_file(folder, prefix + "-labels-idx1-ubyte", request.name),
+                             classes);
+    };
+    return load_images(request, own, part("train"), part("t10k"));
+}
+
+}  // namespace
+
+std::string find_file(const std::string& folder, const std::string& name) {
+    for (const char* suffix : {"", ".gz"}) {
+        const std::string path = (fs::path(folder) / (name + suffix)).string();
+        std::error_code ignored;
+        if (fs::exists(path, ignored)) return path;
+    }
+    return "";
+}
+
+std::vector<std::string> dataset_names() {
+    return {"mnist", "fashion-mnist", "cifar10"};
+}
+
+DataSets load_data(const DataRequest& request) {
+    if (request.T < 0) throw Error("[load_data] T " + std::to_string(request.T) + " is below 1");
+    if (request.name == "mnist") return load_mnist(request, {{0.1307f}, {0.3081f}});
+    if (request.name == "fashion-mnist") return load_mnist(request, {{0.2860f}, {0.3530f}});
+    if (request.name == "cifar10") {
+        const std::string folder = data_folder(request);
+        return load_images(request, {{0.4914f, 0.4822f, 0.4465f}, {0.2470f, 0.2435f, 0.2616f}},
+                           read_cifar10(folder, true), read_cifar10(folder, false));
+    }
+    throw Error("[load_data] unknown data set '" + request.name + "'", ErrorKind::data,
+                suggestion(request.name, dataset_names()));
+}
+
+}  // namespace nc
