@@ -47,8 +47,8 @@ struct Qcfs {
 // Integrate-and-fire, leaky or not: SEMANTICS section 3. All conventions are fields.
 struct Neuron {
     enum class Amplitude { theta, one };
-    Tensor theta;  // [1], [C] or [elements of a sample], > 0
-    Tensor v0;     // membrane before the first step, like theta; undefined: v0_fraction * theta
+    Tensor theta;  // one element, C or as many as a sample has, > 0
+    Tensor v0;     // membrane before the first step, sized likewise; undefined: v0_fraction * theta
     double v0_fraction = 0.5;
     Amplitude amplitude = Amplitude::theta;
     bool train_theta = false;
@@ -99,12 +99,14 @@ void for_each_tensor(
 std::string_view operation_name(const Operation&);  // "conv", "neuron", "average_pool", ...
 
 // Throws Error (kind model) that names the node: duplicate or bad names, one Input and one Output,
-// dangling or duplicate edges, cycles among edges of delay 0, unreachable nodes, shapes that do not
-// fit, thresholds <= 0 or not finite.
+// dangling or duplicate edges, cycles among edges of delay 0, nodes on no path from the input to
+// the output, shapes that do not fit, thresholds <= 0 or not finite, other fields out of range.
 void check(const Graph&);
 std::vector<size_t> topological_order(const Graph&);  // edges of delay 0; Error on a cycle
 std::vector<Shape> infer_shapes(
     const Graph&);  // each node's output, per sample; Error names node and shapes
+// Which nodes lie on a path from an input to an output, delayed edges included.
+std::vector<bool> between_input_and_output(const Graph&);
 std::vector<size_t> inputs_of(const Graph&, size_t node);   // indices of edges into it, in order
 std::vector<size_t> outputs_of(const Graph&, size_t node);  // indices of edges out of it
 size_t find_node(const Graph&, std::string_view name);      // Error when absent

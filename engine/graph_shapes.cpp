@@ -1,0 +1,173 @@
+// The shape of every node's output, per sample.
+#include <queue>
+#include <type_traits>
+
+#include "engine/graph.h"
+
+namespace nc {
+namespace {
+
+[[noreturn]] void refuse(const Node& node, const std::string& what) {
+    throw Error(
+        "[graph] node '" + node.name + "' (" + std::string(operation_name(node.op)) + "): " + what,
+        ErrorKind::model);
+}
+
+std::string text(const Tensor& t) {
+    return t.defined() ? t.shape().str() : "undefined";
+}
+
+// What a node makes of its input x; its tensors are checked against it.
+struct Infer {
+    const Node& node;
+    const Shape& x;
+
+    void rank(size_t wanted) const {
+        if (x.rank() != wanted)
+            refuse(node, "the input has the shape " + x.str() + ", not " +
+                             (wanted == 1 ? "[F]" : "[H, W, C]"));
+    }
+    void bias(const Tensor& b, size_t out) const {
+        if (b.defined() && !(b.shape() == Shape{out}))
+            refuse(node, "bias " + text(b) + " for " + std::to_string(out) + " outputs");
+    }
+    // One value, or one a channel.
+    void per_channel(const char* field, const Tensor& t) const {
+        if (!t.defined() || !(t.shape() == Shape{1} || t.shape() == Shape{x.back()}))
+            refuse(node, std::string(field) + " " + text(t) + " for an input " + x.str());
+    }
+    void each_channel(const char* field, const Tensor& t) const {
+        if (!t.defined() || !(t.shape() == Shape{x.back()}))
+            refuse(node, std::string(field) + " " + text(t) + " for an input " + x.str());
+    }
+    // One value, one a channel or one an element.
+    void per_element(const char* field, const Tensor& t) const {
+        const size_t n = t.elements();
+        if (!t.defined() || (n != 1 && n != x.back() && n != x.elements()))
+            refuse(node, std::string(field) + " " + text(t) + " for an input " + x.str());
+    }
+    // A sample as a batch of one, through the checks of engine/ops.
+    template <class Sizes>
+    Shape layer(const Sizes& sizes) const {
+        rank(3);
+        try {
+            return sizes(x.with_leading(1));
+        } catch (const Error& e) {
+            refuse(node, e.what());
+        }
+    }
+    Shape pool(const ops::PoolOptions& options) const {
+        return layer([&](const Shape& batch) {
+            const kernels::PoolShape s = ops::pool_shape(batch, options);
+            return Shape{s.out_h(), s.out_w(), s.c};
+        });
+    }
+
+    Shape operator()(const Input&) const { return x; }
+    Shape operator()(const Output&) const { return x; }
+    Shape operator()(const Linear& op) const {
+        rank(1);
+        if (!op.weight.defined() || op.weight.shape().rank() != 2 || op.weight.shape()[0] != x[0])
+            refuse(node, "weight " + text(op.weight) + " for an input " + x.str());
+        bias(op.bias, op.weight.shape()[1]);
+        return {op.weight.shape()[1]};
+    }
+    Shape operator()(const Conv& op) const {
+        if (!op.weight.defined()) refuse(node, "weight undefined");
+        const Shape y = layer([&](const Shape& batch) {
+            const kernels::ConvShape s = ops::conv_shape(batch, op.weight.shape(), op.options);
+            return Shape{s.out_h(), s.out_w(), s.cout};
+        });
+        bias(op.bias, y.back());
+        return y;
+    }
+    Shape operator()(const BatchNorm& op) const {
+        if (op.gamma.defined() != op.beta.defined())
+            refuse(node, "gamma " + text(op.gamma) + " and beta " + text(op.beta));
+        if (op.gamma.defined()) {
+            each_channel("gamma", op.gamma);
+            each_channel("beta", op.beta);
+        }
+        each_channel("mean", op.mean);
+        each_channel("variance", op.variance);
+        return x;
+    }
+    Shape operator()(const Activation&) const { return x; }
+    Shape operator()(const PRelu& op) const {
+        per_channel("slope", op.slope);
+        return x;
+    }
+    Shape operator()(const Qcfs& op) const {
+        per_channel("lambda", op.lambda);
+        return x;
+    }
+    Shape operator()(const Neuron& op) const {
+        per_element("theta", op.theta);
+        if (op.v0.defined()) per_element("v0", op.v0);
+        return x;
+    }
+    Shape operator()(const AveragePool& op) const { return pool(op.options); }
+    Shape operator()(const MaxPool& op) const { return pool(op.options); }
+    Shape operator()(const GlobalAveragePool&) const {
+        rank(3);
+        return {x[2]};
+    }
+    Shape operator()(const Flatten&) const { return {x.elements()}; }
+    Shape operator()(const Scale& op) const {
+        per_channel("scale", op.scale);
+        return x;
+    }
+    Shape operator()(const Add&) const { return x; }
+};
+
+}  // namespace
+
+// Walks from the input along all edges, delayed ones too (a recurrent layer is known only through
+// them), and then asks that all edges into a node agree.
+std::vector<Shape> infer_shapes(const Graph& g) {
+    const size_t n = g.nodes.size();
+    std::vector<std::vector<size_t>> next(n);
+    for (const Edge& e : g.edges) {
+        if (e.from >= n || e.to >= n)
+            throw Error("[graph] edge " + std::to_string(e.from) + " -> " + std::to_string(e.to) +
+                            " of " + std::to_string(n) + " nodes",
+                        ErrorKind::model);
+        next[e.from].push_back(e.to);
+    }
+
+    std::vector<Shape> in(n), out(n);
+    std::vector<bool> known(n);
+    std::queue<size_t> open;
+    for (size_t i = 0; i < n; ++i) {
+        const auto* input = std::get_if<Input>(&g.nodes[i].op);
+        if (input == nullptr) continue;
+        const Shape& shape = input->shape;
+        if ((shape.rank() != 1 && shape.rank() != 3) || shape.elements() == 0)
+            refuse(g.nodes[i], "a sample has the shape " + shape.str() +
+                                   ", not [F] or [H, W, C] with every size positive");
+        in[i] = shape;
+        known[i] = true;
+        open.push(i);
+    }
+    while (!open.empty()) {
+        const size_t i = open.front();
+        open.pop();
+        out[i] = std::visit(Infer{g.nodes[i], in[i]}, g.nodes[i].op);
+        if (out[i].elements() == 0) refuse(g.nodes[i], "an empty output " + out[i].str());
+        for (const size_t other : next[i]) {
+            if (known[other]) continue;
+            known[other] = true;
+            in[other] = out[i];
+            open.push(other);
+        }
+    }
+    for (const Edge& e : g.edges)
+        if (known[e.from] && !(out[e.from] == in[e.to]))
+            refuse(g.nodes[e.to], "its inputs differ: " + in[e.to].str() + " and " +
+                                      out[e.from].str() + " from '" + g.nodes[e.from].name + "'");
+    for (size_t i = 0; i < n; ++i)
+        if (!known[i]) refuse(g.nodes[i], "it is not reached from the input");
+    return out;
+}
+
+}  // namespace nc
