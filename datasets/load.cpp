@@ -70,9 +70,11 @@ DataSets load_mnist(const DataRequest& request, const Normalisation& own) {
     const std::string folder = data_folder(request);
     const auto part = [&](const std::string& prefix) {
         constexpr int classes = 10;
-        return read_idx_pair(require_file(folder, prefix + "-images-idx3-ubyte", request.name),
-                             require_file(folder, prefix + "-labels-idx1-ubyte", request.name),
-                             classes);
+        const std::string images =
+            require_file(folder, prefix + "-images-idx3-ubyte", request.name);
+        const std::string labels =
+            require_file(folder, prefix + "-labels-idx1-ubyte", request.name);
+        return read_idx_pair(images, labels, classes);
     };
     return load_images(request, own, part("train"), part("t10k"));
 }

@@ -9,11 +9,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <filesystem>
 #include <limits>
 #include <random>
 #include <string>
 #include <vector>
 
+#include "engine/error.h"
 #include "kernels/kernels.h"
 
 namespace nc::test {
@@ -100,6 +102,53 @@ size_t first_difference(const T* a, const T* b, size_t n) {
 inline void skip(const std::string& why) {
     std::printf("skipped: %s: %s\n", doctest::getContextOptions()->currentTest->m_name,
                 why.c_str());
+}
+
+// NC_DATA when it has this data set's folder; else empty, after saying that the case is skipped.
+inline std::string data_root_or_skip(const std::string& dataset) {
+    const char* root = std::getenv("NC_DATA");
+    if (!root || !*root) {
+        skip("NC_DATA is not set");
+        return "";
+    }
+    if (!std::filesystem::is_directory(std::filesystem::path(root) / dataset)) {
+        skip("NC_DATA has no " + dataset);
+        return "";
+    }
+    return root;
+}
+
+// An empty folder of its own, removed with all it holds.
+class TempFolder {
+ public:
+    TempFolder() {
+        std::string name = (std::filesystem::temp_directory_path() / "nc_test_XXXXXX").string();
+        REQUIRE(mkdtemp(name.data()) != nullptr);
+        path_ = name;
+    }
+    ~TempFolder() {
+        std::error_code ignored;
+        std::filesystem::remove_all(path_, ignored);
+    }
+    TempFolder(const TempFolder&) = delete;
+    TempFolder& operator=(const TempFolder&) = delete;
+    std::string operator/(const std::string& name) const { return (path_ / name).string(); }
+    std::string str() const { return path_.string(); }
+
+ private:
+    std::filesystem::path path_;
+};
+
+// What the nc::Error that f throws says; "" when it throws none. Any other exception fails the
+// case.
+template <class F>
+std::string error_of(F f) {
+    try {
+        f();
+    } catch (const Error& e) {
+        return e.what();
+    }
+    return "";
 }
 
 // A Queue with its own scratch.
