@@ -76,7 +76,8 @@ DataSets load_mnist(const DataRequest& request, const Normalisation& own) {
             require_file(folder, prefix + "-labels-idx1-ubyte", request.name);
         return read_idx_pair(images, labels, classes);
     };
-    return load_images(request, own, part("train"), part("t10k"));
+    LabelledImages train = part("train");
+    return load_images(request, own, std::move(train), part("t10k"));
 }
 
 }  // namespace
@@ -100,8 +101,9 @@ DataSets load_data(const DataRequest& request) {
     if (request.name == "fashion-mnist") return load_mnist(request, {{0.2860f}, {0.3530f}});
     if (request.name == "cifar10") {
         const std::string folder = data_folder(request);
-        return load_images(request, {{0.4914f, 0.4822f, 0.4465f}, {0.2470f, 0.2435f, 0.2616f}},
-                           read_cifar10(folder, true), read_cifar10(folder, false));
+        const Normalisation own = {{0.4914f, 0.4822f, 0.4465f}, {0.2470f, 0.2435f, 0.2616f}};
+        LabelledImages train = read_cifar10(folder, true);
+        return load_images(request, own, std::move(train), read_cifar10(folder, false));
     }
     throw Error("[load_data] unknown data set '" + request.name + "'", ErrorKind::data,
                 suggestion(request.name, dataset_names()));

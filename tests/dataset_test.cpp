@@ -191,13 +191,10 @@ TEST_CASE("a subset is the samples it names") {
 }
 
 TEST_CASE("the validation split is a seeded partition of the sizes SEMANTICS gives") {
-    for (const auto& [size, held_out] : {std::pair<size_t, size_t>{60000, 5000},
-                                         {50000, 5000},
-                                         {49999, 4999},
-                                         {1000, 100},
-                                         {9, 1},
-                                         {1, 0},
-                                         {0, 0}}) {
+    const std::pair<size_t, size_t> wanted[] = {
+        {60000, 5000}, {50000, 5000}, {49999, 4999}, {1000, 100}, {9, 1}, {1, 0}, {0, 0}};
+    for (const auto& pair : wanted) {
+        const size_t size = pair.first, held_out = pair.second;
         CAPTURE(size);
         const Split split = validation_split(size, 7);
         CHECK(split.validation.size() == held_out);
