@@ -51,7 +51,8 @@ struct Scan {
     bool constant_input =
         false;  // x is [N, ...], the same at every step; else [T, N, ...] folded to [T * N, ...]
     bool values = true;          // make y; without, only packed spikes
-    Tensor* membrane = nullptr;  // in and out, [N, ...]; inference only
+    // In and out, [N, ...]; undefined: starts at v0 and receives the membrane. Inference only.
+    Tensor* membrane = nullptr;
 };
 struct Spikes {
     Var y;        // [T * N, ...] amplitude * spikes

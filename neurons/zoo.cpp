@@ -161,6 +161,13 @@ void vgg16(Builder& b, int classes) {
     classifier(b, {512, 512}, classes);
 }
 
+// Normal, variance 2 / fan in.
+void draw(Tensor& w, Random random) {
+    const double scale = std::sqrt(2 * double(w.shape().back()) / double(w.elements()));
+    float* values = w.data<float>();
+    for (size_t i = 0; i < w.elements(); ++i) values[i] = float(scale * random.normal());
+}
+
 void fill(Tensor& t, float value) {
     std::fill_n(t.data<float>(), t.elements(), value);
 }
@@ -246,29 +253,20 @@ Graph draw_weights(Graph graph, uint64_t seed) {
             if (!tensor.defined()) return;
             const Shape shape = tensor.shape();
             tensor = Tensor(shape);
+            const std::string name = field;
+            const auto* neuron = std::get_if<Neuron>(&node.op);
             switch (role) {
-                case TensorRole::weight: {
-                    if (std::holds_alternative<PRelu>(node.op)) return fill(tensor, 0.25f);
-                    if (std::holds_alternative<Scale>(node.op)) return fill(tensor, 1);
-                    const double fan_in = double(shape.elements() / shape.back());
-                    const double scale = std::sqrt(2 / fan_in);
-                    Random random(seed, stream);
-                    float* w = tensor.data<float>();
-                    for (size_t i = 0; i < tensor.elements(); ++i)
-                        w[i] = float(scale * random.normal());
-                    return;
-                }
+                case TensorRole::weight:
+                    return draw(tensor, Random(seed, stream));
                 case TensorRole::bias:
                     return fill(tensor, 0);
                 case TensorRole::norm:
-                    return fill(tensor, std::string(field) == "gamma" ? 1 : 0);
+                    return fill(tensor, name == "beta" ? 0 : name == "slope" ? 0.25f : 1);
                 case TensorRole::statistic:
-                    return fill(tensor, std::string(field) == "variance" ? 1 : 0);
+                    return fill(tensor, neuron != nullptr ? float(neuron->v0_fraction)
+                                                          : float(name == "variance"));
                 case TensorRole::threshold:
-                    if (const auto* neuron = std::get_if<Neuron>(&node.op);
-                        neuron && std::string(field) == "v0")
-                        return fill(tensor, float(neuron->v0_fraction));
-                    return fill(tensor, std::holds_alternative<Qcfs>(node.op) ? 2 : 1);
+                    return fill(tensor, neuron != nullptr ? 1 : 2);
             }
         });
     return graph;
