@@ -1,0 +1,334 @@
+// The one interpreter of a Graph, in two orders: layer by layer over all steps, and step by step.
+#include "neurons/forward.h"
+
+#include <algorithm>
+#include <cstring>
+#include <deque>
+#include <optional>
+
+namespace nc {
+namespace {
+
+[[noreturn]] void fail(const std::string& what) {
+    throw Error("[forward] " + what);
+}
+
+// An activation on its way: [N, ...], or with time [T * N, ...].
+struct Value {
+    Var v;
+    bool time = false;
+    bool binary = false;  // every element is 0 or 1
+};
+
+// Whether the neuron's outputs are 0 or 1.
+bool is_binary(const Neuron& neuron, const Tensor& theta) {
+    if (neuron.rule.spiking != kernels::Spiking::plain) return false;
+    if (neuron.amplitude == Neuron::Amplitude::one) return true;
+    const float* t = theta.data<float>();
+    return std::all_of(t, t + theta.elements(), [](float x) { return x == 1; });
+}
+
+class Interpreter {
+ public:
+    Interpreter(Compute& compute, const Graph& graph, const Parameters& parameters,
+                const Tensor& input, const ForwardOptions& options, Tape* tape)
+        : compute_(compute),
+          graph_(graph),
+          parameters_(parameters),
+          options_(options),
+          tape_(tape),
+          canonical_(is_spiking(graph) && tape == nullptr && !options.training) {
+        const size_t lead = options.temporal_input ? 2 : 1;
+        if (input.shape().rank() <= lead)
+            fail("input " + input.shape().str() + " has no sample axes");
+        T_ = options.temporal_input ? input.shape()[0] : options.T;
+        N_ = input.shape()[lead - 1];
+        if (T_ < 1) fail("T must be at least 1");
+        const std::vector<size_t> sizes = input.shape().to_vector();
+        const Shape sample(std::vector<size_t>(sizes.begin() + std::ptrdiff_t(lead), sizes.end()));
+        for (const auto& node : graph.nodes)
+            if (const auto* op = std::get_if<Input>(&node.op); op && !(op->shape == sample))
+                fail("samples are " + sample.str() + ", the network takes " + op->shape.str());
+        input_ = {options.temporal_input ? input.reshape(sample.with_leading(T_ * N_)) : input,
+                  options.temporal_input};
+        incoming_.resize(graph.nodes.size());
+        uses_.resize(graph.nodes.size());
+        for (size_t e = 0; e < graph.edges.size(); ++e) {
+            incoming_.at(graph.edges[e].to).push_back(e);
+            ++uses_.at(graph.edges[e].from);
+            delayed_ = delayed_ || graph.edges[e].delay > 0;
+        }
+        if (delayed_ && !is_spiking(graph) && !options.temporal_input)
+            fail("delayed edges need time: a spiking network or temporal input");
+    }
+
+    Forwarded layer_by_layer(const std::vector<size_t>& order) {
+        std::vector<Value> values(graph_.nodes.size());
+        for (const size_t node : order) {
+            Value x;
+            for (const size_t e : incoming_[node]) {
+                const Edge& edge = graph_.edges[e];
+                add_into(x, edge.delay > 0 ? delayed(values[edge.from], size_t(edge.delay))
+                                           : values[edge.from]);
+                if (--uses_[edge.from] == 0) values[edge.from] = {};
+            }
+            if (std::holds_alternative<Input>(graph_.nodes[node].op)) x = input_;
+            Tensor bits;
+            Value y = apply({node, x, T_, nullptr, options_.observe ? &bits : nullptr});
+            if (options_.observe)
+                options_.observe(
+                    {graph_, node, x.v.value, y.v.value, y.time, x.time, T_, N_, bits});
+            if (std::holds_alternative<Output>(graph_.nodes[node].op)) finish(y);
+            if (uses_[node] > 0) values[node] = std::move(y);
+        }
+        return std::move(result_);
+    }
+
+    Forwarded step_by_step(const std::vector<size_t>& order) {
+        const std::vector<bool> timed = timed_nodes(order);
+        std::vector<Value> values(graph_.nodes.size());
+        std::vector<Tensor> membranes(graph_.nodes.size());
+        // The last outputs of nodes that feed delayed edges, newest first.
+        std::vector<std::deque<Value>> history(graph_.nodes.size());
+        std::vector<size_t> memory(graph_.nodes.size());
+        for (const Edge& edge : graph_.edges)
+            memory[edge.from] = std::max(memory[edge.from], size_t(edge.delay));
+        const std::vector<Shape> shapes = delayed_ ? infer_shapes(graph_) : std::vector<Shape>();
+        Tensor output;
+        for (size_t t = 0; t < T_; ++t) {
+            for (const size_t node : order) {
+                if (!timed[node] && t > 0) continue;
+                Value x;
+                for (const size_t e : incoming_[node]) {
+                    const Edge& edge = graph_.edges[e];
+                    if (edge.delay == 0) {
+                        add_into(x, values[edge.from]);
+                    } else if (size_t(edge.delay) <= history[edge.from].size()) {
+                        add_into(x, history[edge.from][size_t(edge.delay) - 1]);
+                    } else {
+                        add_into(x, {compute_.zeros(shapes[edge.from].with_leading(N_))});
+                    }
+                }
+                if (std::holds_alternative<Input>(graph_.nodes[node].op))
+                    x = {input_.time ? input_.v.value.slice(t * N_, (t + 1) * N_) : input_.v.value};
+                values[node] = apply({node, x, 1, &membranes[node], nullptr});
+                if (!std::holds_alternative<Output>(graph_.nodes[node].op)) continue;
+                const Tensor& y = values[node].v.value;
+                if (!timed[node]) {
+                    finish(values[node]);
+                    return std::move(result_);
+                }
+                if (t == 0) output = compute_.empty(y.shape().with(0, T_ * N_), y.dtype());
+                Tensor place = output.slice(t * N_, (t + 1) * N_);
+                std::memcpy(place.raw(), y.raw(), y.bytes());
+            }
+            for (const size_t node : order) {
+                if (memory[node] == 0) continue;
+                history[node].push_front(values[node]);
+                if (history[node].size() > memory[node]) history[node].pop_back();
+            }
+        }
+        finish({output, true});
+        return std::move(result_);
+    }
+
+ private:
+    // [N, ...] at every step: [T * N, ...].
+    Value with_time(Value x) {
+        if (x.time) return x;
+        const Shape shape = x.v.shape().with(0, T_ * N_);
+        x.v = fn::reshape(compute_, tape_, fn::repeat_leading(compute_, tape_, x.v, T_), shape);
+        x.time = true;
+        return x;
+    }
+
+    // sum += term, edge after edge.
+    void add_into(Value& sum, Value term) {
+        if (!sum.v.value.defined()) {
+            sum = std::move(term);
+            return;
+        }
+        if (sum.time != term.time) {
+            sum = with_time(std::move(sum));
+            term = with_time(std::move(term));
+        }
+        sum.v = fn::add(compute_, tape_, sum.v, term.v);
+        sum.binary = false;
+    }
+
+    // The value `steps` later; zeros before.
+    Value delayed(const Value& from, size_t steps) {
+        const Value x = with_time(from);
+        const size_t step = x.v.value.bytes() / T_, hold = std::min(steps, T_) * step;
+        const size_t keep = x.v.value.bytes() - hold;
+        Tensor y = compute_.empty(x.v.shape(), x.v.value.dtype());
+        std::memset(y.raw(), 0, hold);
+        std::memcpy(static_cast<char*>(y.raw()) + hold, x.v.value.raw(), keep);
+        if (tape_ == nullptr || !x.v.tracked()) return {y, true, x.binary};
+        const Var source(Tensor(), x.v.id);
+        return {tape_->record(y,
+                              [source, hold, keep](Tape& tape, const Tensor& dy) {
+                                  Tensor dx = tape.compute().empty(dy.shape(), dy.dtype());
+                                  const char* from = static_cast<const char*>(dy.raw()) + hold;
+                                  std::memcpy(dx.raw(), from, keep);
+                                  std::memset(static_cast<char*>(dx.raw()) + keep, 0, hold);
+                                  tape.accumulate(source, dx);
+                              }),
+                true, x.binary};
+    }
+
+    // Which nodes give another value at each step.
+    std::vector<bool> timed_nodes(const std::vector<size_t>& order) const {
+        std::vector<bool> timed(graph_.nodes.size());
+        for (const size_t node : order) {
+            const Operation& op = graph_.nodes[node].op;
+            timed[node] = std::holds_alternative<Neuron>(op) ||
+                          (std::holds_alternative<Input>(op) && input_.time);
+            for (const size_t e : incoming_[node])
+                if (graph_.edges[e].delay > 0 || timed[graph_.edges[e].from]) timed[node] = true;
+        }
+        return timed;
+    }
+
+    void finish(const Value& y) {
+        const Shape sample = y.v.shape().without_leading();
+        const Shape shape = sample.with_leading(N_).with_leading(y.time ? T_ : 1);
+        result_.output = fn::reshape(compute_, tape_, y.v, shape);
+        result_.time = y.time;
+    }
+
+    // Where a node runs: over all T steps, or over one with the membrane kept by the caller.
+    struct Place {
+        size_t node;
+        const Value& x;
+        size_t steps;
+        Tensor* membrane;
+        Tensor* bits;  // receives the packed spikes when not null
+    };
+
+    // The caller's value of a tensor, else the graph's own.
+    Var parameter(const Place& p, const char* field, const Tensor& own) const {
+        if (parameters_.empty()) return own;
+        const auto found = parameters_.find(graph_.nodes[p.node].name + "." + field);
+        return found == parameters_.end() ? Var(own) : found->second;
+    }
+
+    Value apply(const Place& p) {
+        return std::visit([&](const auto& op) { return run(op, p); }, graph_.nodes[p.node].op);
+    }
+
+    Value run(const Input&, const Place& p) { return p.x; }
+    Value run(const Output&, const Place& p) { return p.x; }
+    Value run(const Add&, const Place& p) { return p.x; }
+    Value run(const Linear& op, const Place& p) {
+        const Var w = parameter(p, "weight", op.weight), b = parameter(p, "bias", op.bias);
+        if (!canonical_) return {fn::linear(compute_, tape_, p.x.v, w, b), p.x.time};
+        return {ops::canonical_linear(compute_, {p.x.v.value, p.x.binary}, w.value, b.value,
+                                      options_.path),
+                p.x.time};
+    }
+    Value run(const Conv& op, const Place& p) {
+        const Var w = parameter(p, "weight", op.weight), b = parameter(p, "bias", op.bias);
+        if (!canonical_) return {fn::conv(compute_, tape_, p.x.v, w, b, op.options), p.x.time};
+        return {ops::canonical_conv(compute_, {p.x.v.value, p.x.binary}, w.value, b.value,
+                                    op.options, options_.path),
+                p.x.time};
+    }
+    Value run(const BatchNorm& op, const Place& p) {
+        fn::BatchStatistics* batch =
+            options_.training ? &result_.statistics[graph_.nodes[p.node].name] : nullptr;
+        return {fn::batch_norm(compute_, tape_, p.x.v, parameter(p, "gamma", op.gamma),
+                               parameter(p, "beta", op.beta), parameter(p, "mean", op.mean).value,
+                               parameter(p, "variance", op.variance).value, op.eps,
+                               options_.training, batch),
+                p.x.time};
+    }
+    Value run(const Activation& op, const Place& p) {
+        return {fn::activation(compute_, tape_, p.x.v, op.kind, op.param), p.x.time};
+    }
+    Value run(const PRelu& op, const Place& p) {
+        return {fn::prelu(compute_, tape_, p.x.v, parameter(p, "slope", op.slope)), p.x.time};
+    }
+    Value run(const Qcfs& op, const Place& p) {
+        return {fn::qcfs(compute_, tape_, p.x.v, parameter(p, "lambda", op.lambda), op.levels),
+                p.x.time};
+    }
+    Value run(const Neuron& op, const Place& p) {
+        const Var theta = parameter(p, "theta", op.theta);
+        if (p.membrane != nullptr && op.rule.spiking == kernels::Spiking::exact)
+            fail("neuron '" + graph_.nodes[p.node].name +
+                 "' is exact: it sees all steps before it spikes and cannot run step by step");
+        fn::Scan scan;
+        scan.T = p.steps;
+        scan.constant_input = !p.x.time && p.membrane == nullptr;
+        scan.membrane = p.membrane;
+        fn::Spikes spikes = fn::neuron(compute_, tape_, op, theta, p.x.v, scan);
+        if (p.bits != nullptr) *p.bits = spikes.bits;
+        return {std::move(spikes.y), true, is_binary(op, theta.value)};
+    }
+    Value run(const AveragePool& op, const Place& p) {
+        return {fn::average_pool(compute_, tape_, p.x.v, op.options), p.x.time};
+    }
+    Value run(const MaxPool& op, const Place& p) {
+        return {fn::max_pool(compute_, tape_, p.x.v, op.options), p.x.time, p.x.binary};
+    }
+    Value run(const GlobalAveragePool&, const Place& p) {
+        return {fn::global_average_pool(compute_, tape_, p.x.v), p.x.time};
+    }
+    Value run(const Flatten&, const Place& p) {
+        const Shape& shape = p.x.v.shape();
+        return {fn::reshape(compute_, tape_, p.x.v, {shape[0], shape.without_leading().elements()}),
+                p.x.time, p.x.binary};
+    }
+    Value run(const Scale& op, const Place& p) {
+        return {fn::mul_row(compute_, tape_, p.x.v, parameter(p, "scale", op.scale)), p.x.time};
+    }
+
+    Compute& compute_;
+    const Graph& graph_;
+    const Parameters& parameters_;
+    const ForwardOptions& options_;
+    Tape* tape_;
+    const bool canonical_;
+    bool delayed_ = false;
+    size_t T_, N_;
+    Value input_;
+    std::vector<std::vector<size_t>> incoming_;  // edges
+    std::vector<size_t> uses_;                   // edges out of a node still to be read
+    Forwarded result_;
+};
+
+// An order in which every node follows all its inputs, delayed ones too; none in a recurrent graph.
+std::optional<std::vector<size_t>> order_over_all_edges(Graph graph) {
+    for (auto& edge : graph.edges) edge.delay = 0;
+    try {
+        return topological_order(graph);
+    } catch (const Error&) {
+        return std::nullopt;
+    }
+}
+
+}  // namespace
+
+Forwarded forward(Compute& compute, const Graph& graph, const Parameters& parameters,
+                  const Tensor& input, const ForwardOptions& options, Tape* tape) {
+    const std::vector<size_t> order = topological_order(graph);
+    Interpreter run(compute, graph, parameters, input, options, tape);
+    const bool inference = tape == nullptr && !options.training && !options.observe;
+    if (options.step_by_step) {
+        if (!inference) fail("step by step is for inference, unobserved");
+        return run.step_by_step(order);
+    }
+    bool delays = false;
+    for (const Edge& edge : graph.edges) delays = delays || edge.delay > 0;
+    if (!delays) return run.layer_by_layer(order);
+    if (const auto all = order_over_all_edges(graph)) return run.layer_by_layer(*all);
+    if (!inference) fail("a recurrent graph runs step by step only: for inference, unobserved");
+    return run.step_by_step(order);
+}
+
+Var mean_logits(Compute& compute, Tape* tape, const Forwarded& forwarded) {
+    return fn::mean_leading(compute, tape, forwarded.output);
+}
+
+}  // namespace nc
