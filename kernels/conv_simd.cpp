@@ -1,11 +1,308 @@
-// Convolution and its gradients, vectorised.
+// Convolution and its gradients as matrix products whose left operand is gathered from the image
+// while it is packed (implicit gemm; Chetlur et al., 2014). Groups are products one after another.
 #include "kernels/families.h"
-#include "kernels/isa.h"
+#include "kernels/gemm_core.h"
 
 namespace nc::kernels::NC_ISA {
 
+// One axis of a gather: output position o and tap t read input position o * stride + first + t *
+// step when that lies in [0, in), else 0.
+struct Axis {
+    size_t out, taps, in;
+    ptrdiff_t stride, first, step;
+};
+
+// The matrix [images * y.out * x.out, y.taps * x.taps * channels] of what each output pixel reads.
+// Input pixels are `pixel` floats apart, of which `channels` are read.
+struct Gather {
+    const float* image;
+    size_t images, pixel, channels;
+    Axis y, x;
+
+    size_t rows() const { return images * y.out * x.out; }
+    size_t length() const { return y.taps * x.taps * channels; }
+
+    // As pack_a wants it. Elements next to each other in memory are copied as one run: a row of
+    // taps where these are whole adjacent pixels, else one tap.
+    void operator()(size_t r0, size_t r1, size_t e0, size_t e1, float* dst) const {
+        if (e0 == e1) return;
+        const bool joined = channels == pixel && x.step == 1;
+        const size_t run_taps = joined ? 1 : x.taps;
+        const size_t run = joined ? x.taps * channels : channels;
+        const ptrdiff_t image_row = ptrdiff_t(x.in * pixel);
+        const ptrdiff_t advance = x.stride * ptrdiff_t(pixel);
+        for (size_t r = r0; r < r1;) {  // pixels of one output row
+            const size_t ox = r % x.out, oy = r / x.out % y.out, n = r / x.out / y.out;
+            const size_t count = smaller(x.out - ox, r1 - r);
+            for (size_t s = e0 / run; s * run < e1; ++s) {
+                const ptrdiff_t low = s * run < e0 ? ptrdiff_t(e0 - s * run) : 0;
+                const ptrdiff_t high = ptrdiff_t(smaller(run, e1 - s * run));
+                float* out = dst + ptrdiff_t(s * run) + low - ptrdiff_t(e0);
+                const size_t ty = s / run_taps, tx = s % run_taps;
+                const ptrdiff_t iy = ptrdiff_t(oy) * y.stride + y.first + ptrdiff_t(ty) * y.step;
+                if (iy < 0 || iy >= ptrdiff_t(y.in)) {
+                    for (size_t i = 0; i < count; ++i)
+                        zero_over(out + i * row_stride, size_t(high - low));
+                    continue;
+                }
+                const float* line = image + (n * y.in + size_t(iy)) * x.in * pixel;
+                ptrdiff_t at = ptrdiff_t(ox) * x.stride + x.first + ptrdiff_t(tx) * x.step;
+                at *= ptrdiff_t(pixel);
+                for (size_t i = 0; i < count; ++i, at += advance, out += row_stride) {
+                    if (at + low >= 0 && at + high <= image_row)
+                        copy_over(out, line + at + low, size_t(high - low));
+                    else
+                        clipped(out, line, at, image_row, low, high);
+                }
+            }
+            r += count;
+            dst += count * row_stride;
+        }
+    }
+
+    // A run [low, high) that starts at line[at]: what lies outside the line is 0.
+    static void clipped(float* out, const float* line, ptrdiff_t at, ptrdiff_t image_row,
+                        ptrdiff_t low, ptrdiff_t high) {
+        const ptrdiff_t first = -at < low ? low : -at < high ? -at : high;
+        const ptrdiff_t end = image_row - at < first  ? first
+                              : image_row - at < high ? image_row - at
+                                                      : high;
+        zero_over(out, size_t(first - low));
+        if (first < end) copy_over(out + (first - low), line + at + first, size_t(end - first));
+        zero_over(out + (end - low), size_t(high - end));
+    }
+};
+
+static Axis forward_axis(size_t in, size_t out, size_t taps, size_t stride, size_t pad,
+                         size_t dilation) {
+    return {.out = out,
+            .taps = taps,
+            .in = in,
+            .stride = ptrdiff_t(stride),
+            .first = -ptrdiff_t(pad),
+            .step = ptrdiff_t(dilation)};
+}
+
+static Gather forward_gather(const float* x, size_t group, const ConvShape& s) {
+    const size_t channels = s.cin / s.groups;
+    return {.image = x + group * channels,
+            .images = s.n,
+            .pixel = s.cin,
+            .channels = channels,
+            .y = forward_axis(s.h, s.out_h(), s.kh, s.stride_h, s.pad_h, s.dilation_h),
+            .x = forward_axis(s.w, s.out_w(), s.kw, s.stride_w, s.pad_w, s.dilation_w)};
+}
+
+// ----------------------------------------------------------------------------------------------
+// forward: y [pixels, cout] = gather(x) [pixels, kh kw cin] w [kh kw cin, cout]
+
+static void forward(Queue& q, const float* x, const float* w, const float* bias, float* y,
+                    const ConvShape& s) {
+    if (s.n == 0 || s.cout == 0) return;
+    const size_t outs = s.cout / s.groups;
+    for (size_t group = 0; group < s.groups; ++group) {
+        const Gather gather = forward_gather(x, group, s);
+        const float* weight = w + group * outs;
+        float* out = y + group * outs;
+        const auto pack_b = [=](size_t p0, size_t p1, size_t j0, size_t j1, size_t width,
+                                float* dst) {
+            pack_rows(weight + p0 * s.cout + j0, s.cout, p1 - p0, j1 - j0, width, dst);
+        };
+        const auto row = [=](size_t i) { return out + i * s.cout; };
+        product<false>(q, gather.rows(), outs, gather.length(), gather, pack_b, nullptr, 0,
+                       bias != nullptr ? bias + group * outs : nullptr, false, row);
+    }
+}
+
+static size_t forward_scratch(const ConvShape& s, int threads) {
+    return product_scratch(s.cout / s.groups, s.kh * s.kw * (s.cin / s.groups), threads);
+}
+
+// ----------------------------------------------------------------------------------------------
+// backward_input: the input pixels whose position has the same remainder by the stride read dy
+// through the same taps, one pixel of dy apart: a product for each such phase of rows and columns,
+// dx [pixels of the phase, cin] = gather(dy) [.., taps cout] w^T [taps cout, cin].
+
+// The taps k of a phase, in ascending order of what they read: k = last - t * apart.
+struct Phase {
+    Axis axis;
+    size_t last, apart;
+};
+
+static Phase phase_of(size_t phase, size_t in, size_t out, size_t taps, size_t stride, size_t pad,
+                      size_t dilation) {
+    Phase result = {.axis = {.out = phase < in ? (in - phase + stride - 1) / stride : 0,
+                             .taps = 0,
+                             .in = out,
+                             .stride = 1,
+                             .first = 0,
+                             .step = 1},
+                    .last = 0,
+                    .apart = 1};
+    // Position phase + t * stride reads dy at (phase + t * stride + pad - k * dilation) / stride.
+    size_t previous = 0;
+    for (size_t k = 0; k < taps; ++k) {
+        const ptrdiff_t at = ptrdiff_t(phase + pad) - ptrdiff_t(k * dilation);
+        if (at % ptrdiff_t(stride) != 0) continue;
+        if (result.axis.taps > 0) {
+            result.apart = k - previous;
+            result.axis.step = ptrdiff_t(result.apart * dilation / stride);
+        }
+        ++result.axis.taps;
+        result.axis.first = at / ptrdiff_t(stride);
+        result.last = previous = k;
+    }
+    return result;
+}
+
+static void backward_input(Queue& q, const float* dy, const float* w, float* dx,
+                           const ConvShape& s) {
+    if (s.n == 0 || s.cin == 0) return;
+    const size_t ins = s.cin / s.groups, outs = s.cout / s.groups;
+    for (size_t group = 0; group < s.groups; ++group)
+        for (size_t phase = 0; phase < s.stride_h * s.stride_w; ++phase) {
+            const size_t py = phase / s.stride_w, px = phase % s.stride_w;
+            const Phase y = phase_of(py, s.h, s.out_h(), s.kh, s.stride_h, s.pad_h, s.dilation_h);
+            const Phase x = phase_of(px, s.w, s.out_w(), s.kw, s.stride_w, s.pad_w, s.dilation_w);
+            const Gather gather = {.image = dy + group * outs,
+                                   .images = s.n,
+                                   .pixel = s.cout,
+                                   .channels = outs,
+                                   .y = y.axis,
+                                   .x = x.axis};
+            if (gather.rows() == 0) continue;
+            // Row p of b: tap p / outs, output channel p % outs.
+            const auto pack_b = [=](size_t p0, size_t p1, size_t j0, size_t j1, size_t width,
+                                    float* dst) {
+                for (size_t p = p0; p < p1;) {
+                    const size_t tap = p / outs, o = p % outs, count = smaller(outs - o, p1 - p);
+                    const size_t ky = y.last - tap / x.axis.taps * y.apart;
+                    const size_t kx = x.last - tap % x.axis.taps * x.apart;
+                    pack_columns(w + ((ky * s.kw + kx) * ins + j0) * s.cout + group * outs + o,
+                                 s.cout, count, j1 - j0, width, dst + (p - p0) * width);
+                    p += count;
+                }
+            };
+            const auto row = [=](size_t i) {
+                const size_t ix = px + i % x.axis.out * s.stride_w;
+                const size_t iy = py + i / x.axis.out % y.axis.out * s.stride_h;
+                const size_t n = i / x.axis.out / y.axis.out;
+                return dx + ((n * s.h + iy) * s.w + ix) * s.cin + group * ins;
+            };
+            product<false>(q, gather.rows(), ins, gather.length(), gather, pack_b, nullptr, 0,
+                           nullptr, false, row);
+        }
+}
+
+static size_t backward_input_scratch(const ConvShape& s, int threads) {
+    return product_scratch(s.cin / s.groups, s.kh * s.kw * (s.cout / s.groups), threads);
+}
+
+// ----------------------------------------------------------------------------------------------
+// backward_weight: dw [kh kw cin, cout] = gather(x)^T [kh kw cin, pixels] dy [pixels, cout]. Pixels
+// are many and outputs few: they are cut into a number of slots that depends on the shape alone,
+// each summed on its own, and the slots added in order.
+
+static constexpr size_t weight_cols =
+    8 * tile_cols;  // of dw at once, so that dy's block stays near
+
+struct WeightSplit {
+    size_t m, n, k, slots, col_blocks;
+    size_t partial_floats() const { return slots > 1 ? slots * round_up(m * n, 16) : 0; }
+};
+
+static WeightSplit weight_split(const ConvShape& s) {
+    WeightSplit split = {.m = s.kh * s.kw * (s.cin / s.groups),
+                         .n = s.cout / s.groups,
+                         .k = s.n == 0 ? 0 : s.n * s.out_h() * s.out_w(),
+                         .slots = 1,
+                         .col_blocks = 1};
+    split.col_blocks = divide_up(split.n, weight_cols);
+    const size_t blocks = divide_up(split.m, 256) * divide_up(split.n, 256);  // of any table's size
+    if (blocks < 8) split.slots = smaller(8, divide_up(split.k, 1024));
+    if (split.slots == 0) split.slots = 1;
+    return split;
+}
+
+static void backward_weight(Queue& q, const float* x, const float* dy, float* dw,
+                            const ConvShape& s) {
+    const WeightSplit split = weight_split(s);
+    const size_t m = split.m, n = split.n, slots = split.slots, col_blocks = split.col_blocks;
+    if (m == 0 || n == 0) return;
+    const size_t parts = product_parts(q.threads, m, n, split.k);
+    const size_t row_blocks =
+        slots * col_blocks < parts ? smaller(parts, divide_up(m, tile_rows)) : 1;
+    const size_t block_step = smaller(block_rows, round_up(divide_up(m, row_blocks), tile_rows));
+    float* partial = reinterpret_cast<float*>(q.scratch);
+    float* own = partial + split.partial_floats();
+    const size_t own_floats = block_floats + spread_floats + block_k * weight_cols;
+    const size_t tasks = slots * col_blocks * row_blocks;
+
+    for (size_t group = 0; group < s.groups; ++group) {
+        const Gather gather = forward_gather(x, group, s);
+        float* weight = dw + group * n;
+        parallel_for(int(parts), parts, 1, [&](size_t first, size_t last) {
+            float* c[block_rows];
+            float* block = own + first * own_floats;
+            float* spread = block + block_floats;
+            float* packed = spread + spread_floats;
+            for (size_t task = tasks * first / parts; task < tasks * last / parts; ++task) {
+                const size_t slot = task / row_blocks / col_blocks;
+                const size_t i0 = task % row_blocks * m / row_blocks;
+                const size_t i1 = (task % row_blocks + 1) * m / row_blocks;
+                const size_t j0 = task / row_blocks % col_blocks * weight_cols;
+                const size_t cols = smaller(weight_cols, n - j0);
+                const size_t k0 = split.k * slot / slots, k1 = split.k * (slot + 1) / slots;
+                const size_t length = product_block_length(k1 - k0);
+                for (size_t p0 = k0; p0 < k1 || p0 == k0; p0 += length > 0 ? length : 1) {
+                    const size_t p1 = smaller(k1, p0 + length);
+                    for (size_t j = 0; j < cols && p0 < p1; j += tile_cols)
+                        pack_rows(dy + p0 * s.cout + group * n + j0 + j, s.cout, p1 - p0,
+                                  smaller(tile_cols, cols - j), panel_stride(cols, j),
+                                  packed + j * (p1 - p0));
+                    for (size_t i = i0; i < i1; i += block_step) {
+                        const size_t end = smaller(i1, i + block_step);
+                        for (size_t r = i; r < end; ++r)
+                            c[r - i] = slots > 1 ? partial + slot * round_up(m * n, 16) + r * n + j0
+                                                 : weight + r * s.cout + j0;
+                        pack_a<true>(gather, i, end, p0, p1, spread, block);
+                        multiply_block<true>(block, end - i, p1 - p0, packed, nullptr, 0, cols, 0,
+                                             cols, c, nullptr, p0 > k0);
+                    }
+                }
+            }
+        });
+        if (slots == 1) continue;
+        parallel_for(int(parts), m, 16, [&](size_t begin, size_t end) {
+            for (size_t i = begin; i < end; ++i)
+                for (size_t j = 0; j < n; j += lanes) {
+                    const size_t count = smaller(lanes, n - j);
+                    const float* from = partial + i * n + j;
+                    Vec sum = broadcast(0);
+                    for (size_t slot = 0; slot < slots; ++slot, from += round_up(m * n, 16))
+                        sum = sum + (count == lanes ? load(from) : load_partial(from, count));
+                    if (count == lanes)
+                        store(weight + i * s.cout + j, sum);
+                    else
+                        store_partial(weight + i * s.cout + j, sum, count);
+                }
+        });
+    }
+}
+
+static size_t backward_weight_scratch(const ConvShape& s, int threads) {
+    return sizeof(float) *
+           (weight_split(s).partial_floats() +
+            size_t(threads) * (block_floats + spread_floats + block_k * weight_cols));
+}
+
 Conv<float> conv() {
-    return reference_conv<float>();
+    return {.forward = forward,
+            .backward_input = backward_input,
+            .backward_weight = backward_weight,
+            .forward_scratch = forward_scratch,
+            .backward_input_scratch = backward_input_scratch,
+            .backward_weight_scratch = backward_weight_scratch};
 }
 
 }  // namespace nc::kernels::NC_ISA

@@ -141,6 +141,13 @@ const Table<float>* best() {
     return chosen;
 }
 
+Probe probe(const char* name) {
+    if (std::strcmp(name, "sse2") == 0) return sse2::multiply_adds;
+    if (std::strcmp(name, "avx2") == 0 && has_avx2()) return avx2::multiply_adds;
+    if (std::strcmp(name, "avx512") == 0 && has_avx512()) return avx512::multiply_adds;
+    return nullptr;
+}
+
 const char* why_unusable(const char* name) {
     if (find(name) != nullptr) return nullptr;
     if (std::strcmp(name, "avx2") == 0) return "this processor lacks AVX2, FMA or BMI2";

@@ -41,6 +41,7 @@ Neuron<float> neuron();
 Spike<float> spike();
 Optim<float> optim();
 Image<float> image();
+double multiply_adds(size_t rounds, float* sink);
 }  // namespace sse2
 
 namespace avx2 {
@@ -55,6 +56,7 @@ Neuron<float> neuron();
 Spike<float> spike();
 Optim<float> optim();
 Image<float> image();
+double multiply_adds(size_t rounds, float* sink);
 }  // namespace avx2
 
 namespace avx512 {
@@ -69,6 +71,7 @@ Neuron<float> neuron();
 Spike<float> spike();
 Optim<float> optim();
 Image<float> image();
+double multiply_adds(size_t rounds, float* sink);
 }  // namespace avx512
 
 }  // namespace nc::kernels

@@ -46,24 +46,35 @@ static inline Vec select(Mask m, Vec a, Vec b) {
 }
 
 // The first n lanes of p, the others 0; and the store of the first n lanes. n < lanes.
-static inline Vec load_partial(const float* p, size_t n) {
 #if defined(__AVX512F__)
+static inline Vec load_partial(const float* p, size_t n) {
     return Vec(_mm512_maskz_loadu_ps(__mmask16((1u << n) - 1u), p));
+}
+static inline void store_partial(float* p, Vec v, size_t n) {
+    _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1u), v);
+}
+#elif defined(__AVX2__)
+static inline __m256i first_lanes(size_t n) {
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32(int(n)), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+static inline Vec load_partial(const float* p, size_t n) {
+    return Vec(_mm256_maskload_ps(p, first_lanes(n)));
+}
+static inline void store_partial(float* p, Vec v, size_t n) {
+    _mm256_maskstore_ps(p, first_lanes(n), v);
+}
 #else
+static inline Vec load_partial(const float* p, size_t n) {
     alignas(64) float tmp[lanes] = {};
     for (size_t i = 0; i < n; ++i) tmp[i] = p[i];
     return Vec::load_aligned(tmp);
-#endif
 }
 static inline void store_partial(float* p, Vec v, size_t n) {
-#if defined(__AVX512F__)
-    _mm512_mask_storeu_ps(p, __mmask16((1u << n) - 1u), v);
-#else
     alignas(64) float tmp[lanes];
     v.store_aligned(tmp);
     for (size_t i = 0; i < n; ++i) p[i] = tmp[i];
-#endif
 }
+#endif
 
 // a * b + c: fused where the set has it, else rounded twice.
 static inline Vec fma(Vec a, Vec b, Vec c) {

@@ -325,4 +325,11 @@ const Table<float>* find(const char* name);
 const Table<float>* best();
 const char* why_unusable(const char* name);  // a static sentence; null when usable
 
+// Multiply-adds on registers alone, to measure a machine's peak: does `rounds` rounds of them on
+// the factor *sink (0..1), writes a result that depends on all of them to *sink, and returns how
+// many floating-point operations they were. Null for a table whose instruction set has no such
+// loop.
+using Probe = double (*)(size_t rounds, float* sink);
+Probe probe(const char* name);
+
 }  // namespace nc::kernels

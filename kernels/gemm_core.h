@@ -1,0 +1,328 @@
+// The packed matrix product that gemm_simd and conv_simd share (Goto & van de Geijn, 2008): tiles
+// of c held in registers, blocks of a packed to fit the second-level cache, panels of b the first.
+//
+// Every element of c is the same chain of operations whatever the tile, block or thread it falls
+// into: an fma per k in order within a block of k, blocks added in order. Only product_blocks(k),
+// a function of k alone, decides where the blocks of k end; so results do not depend on threads.
+#pragma once
+
+#include "kernels/isa.h"
+#include "kernels/kernels.h"
+#include "kernels/parallel.h"
+
+namespace nc::kernels::NC_ISA {
+
+// tile_rows x tile_vectors accumulators, tile_vectors of b and one of a fill the registers: 32 on
+// AVX-512, else 16. tile_rows <= lanes, so a column of a tile is one vector in a packed block.
+#if defined(__AVX512F__)
+static constexpr size_t tile_rows = 14, block_rows = 224;
+#elif defined(__AVX2__)
+static constexpr size_t tile_rows = 6, block_rows = 192;
+#else
+static constexpr size_t tile_rows = 4, block_rows = 192;
+#endif
+static constexpr size_t tile_vectors = 2, tile_cols = tile_vectors * lanes;
+
+// Packed blocks of a, in floats. As stored: [rows][row_stride], with room for one vector stored
+// past the end of a row, and a stride of an odd number of cache lines. Transposed:
+// [tile][kc][lanes].
+static constexpr size_t block_k = lanes == 16 ? 512 : 256, row_stride = block_k + 16;
+static constexpr size_t block_floats =
+    (block_rows + tile_rows) *
+    (row_stride > block_k * lanes / tile_rows + 1 ? row_stride : block_k * lanes / tile_rows + 1);
+// Rows gathered at once before they are spread over the tiles of a transposed block.
+static constexpr size_t spread_rows = 16, spread_floats = spread_rows * row_stride;
+
+static inline size_t smaller(size_t a, size_t b) {
+    return a < b ? a : b;
+}
+static inline size_t divide_up(size_t a, size_t b) {
+    return (a + b - 1) / b;
+}
+static inline size_t round_up(size_t a, size_t b) {
+    return divide_up(a, b) * b;
+}
+
+// k is cut into this many blocks of equal length but the last (at least one, so that c is written).
+static inline size_t product_blocks(size_t k) {
+    return k == 0 ? 1 : divide_up(k, block_k);
+}
+static inline size_t product_block_length(size_t k) {
+    return divide_up(k, product_blocks(k));
+}
+
+// Copies n floats to dst, which has room for up to lanes - 1 more; those become undefined.
+static inline void copy_over(float* dst, const float* src, size_t n) {
+    size_t i = 0;
+    for (; i + lanes <= n; i += lanes) store(dst + i, load(src + i));
+    if (i < n) store(dst + i, load_partial(src + i, n - i));
+}
+static inline void zero_over(float* dst, size_t n) {
+    for (size_t i = 0; i < n; i += lanes) store(dst + i, broadcast(0));
+}
+
+// ----------------------------------------------------------------------------------------------
+// tile
+
+template <size_t I>
+struct Index {
+    static constexpr size_t value = I;
+};
+template <size_t I, size_t N, class Body>
+__attribute__((always_inline)) static inline void unroll(Body&& body) {
+    if constexpr (I < N) {
+        body(Index<I>());
+        unroll<I + 1, N>(body);
+    }
+}
+
+// What a tile is multiplied from and added to. c points to the rows' starts; col is its first
+// column, cols how many are written.
+struct Tile {
+    const float* a;
+    const float* b;
+    size_t b_stride, k;
+    float* const* c;
+    size_t col, cols;
+    const float* bias;  // null, or added at `col`
+    bool accumulate;
+};
+
+template <size_t R, size_t V, bool transposed>
+static void multiply_tile(const Tile& t) {
+    constexpr size_t row_step = transposed ? 1 : row_stride, k_step = transposed ? lanes : 1;
+    Vec sum[R * V];
+    unroll<0, R * V>([&](auto i) __attribute__((always_inline)) { sum[i.value] = broadcast(0); });
+    const float* a = t.a;
+    const float* b = t.b;
+    const size_t b_stride = t.b_stride;
+    const auto step = [&]() __attribute__((always_inline)) {
+        Vec vb[V];
+        unroll<0, V>([&](auto v) __attribute__((always_inline)) {
+            vb[v.value] = load(b + v.value * lanes);
+        });
+        unroll<0, R>([&](auto r) __attribute__((always_inline)) {
+            const Vec va = broadcast(a[r.value * row_step]);
+            unroll<0, V>([&](auto v) __attribute__((always_inline)) {
+                Vec& s = sum[r.value * V + v.value];
+                s = fma(va, vb[v.value], s);
+            });
+        });
+        a += k_step;
+        b += b_stride;
+    };
+    size_t p = t.k;
+    for (size_t r = 0; r < R && p > 0; ++r, --p) {
+        _mm_prefetch(reinterpret_cast<const char*>(t.c[r] + t.col), _MM_HINT_T0);
+        if (V > 1) _mm_prefetch(reinterpret_cast<const char*>(t.c[r] + t.col + lanes), _MM_HINT_T0);
+        step();
+    }
+    for (; p > 0; --p) step();
+    const size_t tail = t.cols - (V - 1) * lanes;  // columns of the last vector, 1..lanes
+    unroll<0, V>([&](auto v) __attribute__((always_inline)) {
+        const size_t col = t.col + v.value * lanes;
+        if (v.value + 1 < V || tail == lanes) {
+            const Vec bias = t.bias != nullptr ? load(t.bias + col) : broadcast(0);
+            unroll<0, R>([&](auto r) __attribute__((always_inline)) {
+                float* c = t.c[r.value] + col;
+                Vec s = sum[r.value * V + v.value];
+                if (t.bias != nullptr) s = s + bias;
+                if (t.accumulate) s = s + load(c);
+                store(c, s);
+            });
+        } else {
+            const Vec bias = t.bias != nullptr ? load_partial(t.bias + col, tail) : broadcast(0);
+            unroll<0, R>([&](auto r) __attribute__((always_inline)) {
+                float* c = t.c[r.value] + col;
+                Vec s = sum[r.value * V + v.value];
+                if (t.bias != nullptr) s = s + bias;
+                if (t.accumulate) s = s + load_partial(c, tail);
+                store_partial(c, s, tail);
+            });
+        }
+    });
+}
+
+using TileKernel = void (*)(const Tile&);
+template <bool transposed, size_t R = 1>
+static inline TileKernel tile_kernel(size_t rows, size_t vectors) {
+    if constexpr (R < tile_rows) {
+        if (rows > R) return tile_kernel<transposed, R + 1>(rows, vectors);
+    }
+    return vectors == 1 ? multiply_tile<R, 1, transposed> : multiply_tile<R, 2, transposed>;
+}
+
+// ----------------------------------------------------------------------------------------------
+// packing
+
+// Rows are shared out evenly over the tiles of a block: 32 rows are 11 + 11 + 10, not 14 + 14 + 4.
+static inline size_t rows_per_tile(size_t rows) {
+    return divide_up(rows, divide_up(rows, tile_rows));
+}
+
+// Packs the block of a with rows [i0, i1) and k [p0, p1). gather(r0, r1, e0, e1, dst) writes
+// elements [e0, e1) of rows [r0, r1) to dst[(r - r0) * row_stride + (e - e0)], and may write up to
+// a vector past the end of each; its rows are those of a, or of a^T when transposed.
+template <bool transposed, class Gather>
+static void pack_a(const Gather& gather, size_t i0, size_t i1, size_t p0, size_t p1, float* spread,
+                   float* block) {
+    if constexpr (!transposed) {
+        gather(i0, i1, p0, p1, block);
+    } else {
+        const size_t kc = p1 - p0, step = rows_per_tile(i1 - i0);
+        for (size_t p = 0; p < kc; p += spread_rows) {
+            const size_t count = smaller(spread_rows, kc - p);
+            gather(p0 + p, p0 + p + count, i0, i1, spread);
+            float* out = block + p * lanes;
+            for (size_t i = 0; i < i1 - i0; i += step, out += kc * lanes)
+                for (size_t r = 0; r < count; ++r)
+                    store(out + r * lanes, load(spread + r * row_stride + i));
+        }
+    }
+}
+
+// Columns [0, cols) of rows rows of src (stride apart) to dst, width floats a row, the rest 0.
+static void pack_rows(const float* src, size_t stride, size_t rows, size_t cols, size_t width,
+                      float* dst) {
+    for (size_t p = 0; p < rows; ++p, src += stride, dst += width)
+        for (size_t j = 0; j < width; j += lanes)
+            store(dst + j, j + lanes <= cols ? load(src + j)
+                           : j < cols        ? load_partial(src + j, cols - j)
+                                             : broadcast(0));
+}
+
+// The same of a transposed src: row p of dst is column p of src, read from cols rows.
+static void pack_columns(const float* src, size_t stride, size_t rows, size_t cols, size_t width,
+                         float* dst) {
+    size_t j = 0;
+    for (; j + 4 <= cols; j += 4) {
+        const float* s = src + j * stride;
+        size_t p = 0;
+        for (; p + 4 <= rows; p += 4) {
+            __m128 r0 = _mm_loadu_ps(s + p), r1 = _mm_loadu_ps(s + stride + p);
+            __m128 r2 = _mm_loadu_ps(s + 2 * stride + p), r3 = _mm_loadu_ps(s + 3 * stride + p);
+            _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
+            _mm_storeu_ps(dst + p * width + j, r0);
+            _mm_storeu_ps(dst + (p + 1) * width + j, r1);
+            _mm_storeu_ps(dst + (p + 2) * width + j, r2);
+            _mm_storeu_ps(dst + (p + 3) * width + j, r3);
+        }
+        for (; p < rows; ++p)
+            for (size_t i = 0; i < 4; ++i) dst[p * width + j + i] = s[i * stride + p];
+    }
+    for (; j < width; ++j)
+        for (size_t p = 0; p < rows; ++p)
+            dst[p * width + j] = j < cols ? src[j * stride + p] : 0.0f;
+}
+
+// Where the packed panel of b with first column j lies in a packed block of k of length kc: panels
+// follow one another, each [kc][tile_cols], the last one only as wide as whole vectors need.
+static inline size_t panel_stride(size_t n, size_t j) {
+    return smaller(tile_cols, round_up(n, lanes) - j);
+}
+
+// ----------------------------------------------------------------------------------------------
+// product
+
+// One block of a times columns [j0, j1) of b, all of c's rows i at c[i]. packed: b's block of k in
+// panels; direct: b itself, rows direct_stride apart, for whole panels when it is not null.
+template <bool transposed>
+static void multiply_block(const float* a, size_t rows, size_t kc, const float* packed,
+                           const float* direct, size_t direct_stride, size_t n, size_t j0,
+                           size_t j1, float* const* c, const float* bias, bool accumulate) {
+    const size_t step = rows_per_tile(rows);
+    for (size_t j = j0; j < j1; j += tile_cols) {
+        Tile t = {.a = a,
+                  .b = packed + j * kc,
+                  .b_stride = panel_stride(n, j),
+                  .k = kc,
+                  .c = c,
+                  .col = j,
+                  .cols = smaller(tile_cols, n - j),
+                  .bias = bias,
+                  .accumulate = accumulate};
+        if (direct != nullptr && t.cols == tile_cols) {
+            t.b = direct + j;
+            t.b_stride = direct_stride;
+        }
+        const size_t vectors = divide_up(t.cols, lanes);
+        const TileKernel full = tile_kernel<transposed>(step, vectors);
+        for (size_t i = 0; i < rows; i += step) {
+            t.a = transposed ? a + i / step * kc * lanes : a + i * row_stride;
+            t.c = c + i;
+            if (i + step <= rows)
+                full(t);
+            else
+                tile_kernel<transposed>(rows - i, vectors)(t);
+        }
+    }
+}
+
+// Threads worth starting for this many multiply-adds.
+static inline size_t product_parts(int threads, size_t m, size_t n, size_t k) {
+    const double work = double(m) * double(n) * double(k) / 65536;
+    return work < 2 ? 1 : work < double(threads) ? size_t(work) : size_t(threads);
+}
+
+static inline size_t product_scratch(size_t n, size_t k, int threads) {
+    return sizeof(float) * (round_up(k * round_up(n, lanes), 16) +
+                            size_t(threads) * (block_floats + spread_floats));
+}
+
+// c [m, n] = a b (+ bias) (+ c). gather_a: see pack_a. pack_b(p0, p1, j0, j1, width, dst) writes
+// rows [p0, p1), columns [j0, j1) of b to dst[(p - p0) * width + j - j0], zeros up to width. row(i)
+// is where row i of c starts. direct_b may be used unpacked (its whole panels) when not null.
+template <bool transposed, class Gather, class PackB, class Row>
+static void product(Queue& q, size_t m, size_t n, size_t k, const Gather& gather_a,
+                    const PackB& pack_b, const float* direct_b, size_t direct_stride,
+                    const float* bias, bool accumulate, const Row& row) {
+    if (m == 0 || n == 0) return;
+    const size_t blocks = product_blocks(k), length = product_block_length(k);
+    const size_t width = round_up(n, lanes), panels = divide_up(n, tile_cols);
+    const size_t parts = product_parts(q.threads, m, n, k);
+    float* packed = reinterpret_cast<float*>(q.scratch);
+    float* own = packed + round_up(k * width, 16);
+
+    parallel_for(int(parts), blocks * panels, 1, [&](size_t begin, size_t end) {
+        for (size_t u = begin; u < end; ++u) {
+            const size_t p0 = u / panels * length, p1 = smaller(k, p0 + length);
+            const size_t j = u % panels * tile_cols, j1 = smaller(n, j + tile_cols);
+            if (direct_b != nullptr && j1 - j == tile_cols) continue;
+            if (p0 < p1)
+                pack_b(p0, p1, j, j1, panel_stride(n, j), packed + p0 * width + j * (p1 - p0));
+        }
+    });
+
+    // Blocks of rows, as even as possible over the threads; too few rows: columns are split too.
+    size_t row_blocks = divide_up(m, block_rows), col_blocks = 1;
+    if (row_blocks % parts != 0 && row_blocks < 8 * parts) {
+        if (m >= parts * tile_rows * 4)
+            row_blocks = round_up(row_blocks, parts);
+        else
+            col_blocks = smaller(parts, panels);
+    }
+    const size_t rows = smaller(block_rows, round_up(divide_up(m, row_blocks), tile_rows));
+    row_blocks = divide_up(m, rows);
+    const size_t tasks = row_blocks * col_blocks;
+    parallel_for(int(parts), parts, 1, [&](size_t first, size_t last) {
+        float* c[block_rows];
+        float* block = own + first * (block_floats + spread_floats);
+        for (size_t task = tasks * first / parts; task < tasks * last / parts; ++task) {
+            const size_t i0 = task / col_blocks * rows, i1 = smaller(m, i0 + rows);
+            const size_t chunk = task % col_blocks;
+            const size_t j0 = panels * chunk / col_blocks * tile_cols;
+            const size_t j1 = smaller(n, panels * (chunk + 1) / col_blocks * tile_cols);
+            for (size_t i = i0; i < i1; ++i) c[i - i0] = row(i);
+            for (size_t b = 0; b < blocks; ++b) {
+                const size_t p0 = b * length, p1 = smaller(k, p0 + length);
+                pack_a<transposed>(gather_a, i0, i1, p0, p1, block + block_floats, block);
+                multiply_block<transposed>(
+                    block, i1 - i0, p1 - p0, packed + p0 * width,
+                    direct_b != nullptr ? direct_b + p0 * direct_stride : nullptr, direct_stride, n,
+                    j0, j1, c, b == 0 ? bias : nullptr, accumulate || b > 0);
+            }
+        }
+    });
+}
+
+}  // namespace nc::kernels::NC_ISA
