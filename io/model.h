@@ -28,11 +28,32 @@ struct Model {
     Json state_info = Json::object();
 };
 
-// The graph's schema, which --graph FILE.json reads too. Tensors are named "<node>.<field>" and
-// live in the file's tensors; in a schema without tensors their shapes are given and the caller
-// draws them.
+// The graph's schema, which --graph FILE.json reads too:
+//   {"nodes": [{"name": "conv1", "op": "conv", FIELDS}, ..],
+//    "edges": [{"from": "input", "to": "conv1", "delay": 0}, ..]}
+// op          fields; those with a default may be left out
+// input       shape [H, W, C] or [F]
+// linear      weight; bias optional
+// conv        weight; bias optional; stride, padding, dilation [h, w] or one number; groups
+// batch_norm  mean, variance; gamma, beta optional; eps, momentum
+// activation  kind: relu leaky_relu relu6 silu gelu sigmoid tanh; param
+// prelu slope; qcfs lambda, levels; scale scale
+// neuron      theta; v0 optional, v0_fraction; amplitude: theta one; train_theta; beta; compare:
+//             greater_equal greater; reset: subtract to_value; reset_value; spiking: plain negative
+//             exact; surrogate: atan triangle rectangle sigmoid; surrogate_width; scale_width;
+//             detach_reset
+// average_pool, max_pool   kernel_size, stride, padding: [h, w] or one number
+// output, global_average_pool, flatten, add   none
+// A tensor field is {"shape": [..]}, or {"shape": [..], "value": x} in a graph without tensors; its
+// values are the file's tensor "<node>.<field>". Shapes and tensors are in others' order: conv
+// [out, in / groups, kh, kw], linear [out, in]; what enumerates a map (the inputs of a Linear after
+// a Flatten, parameters per neuron) counts C, H, W.
 Json graph_to_json(const Graph&);
-// Tensors are looked up by full name; one that is named but missing is an Error.
+std::map<std::string, Tensor> graph_tensors(const Graph&);  // by full name, in others' order
+// The inverse of the two above. Without any tensors, those named are made, filled with their value
+// or, where none is given, with a neutral one (weights 0, variance, theta, gamma and scale 1,
+// lambda 2, slope 0.25): the caller draws them. Error (kind model): a tensor that is named but
+// missing, other shapes or types, unknown operations and fields, a graph that check() refuses.
 Graph graph_from_json(const Json&, const std::map<std::string, Tensor>& tensors,
                       const std::string& path);
 
@@ -41,7 +62,8 @@ Graph graph_from_json(const Json&, const std::map<std::string, Tensor>& tensors,
 Model load_model(const std::string& path);
 void save_model(const std::string& path, const Model&);  // temporary name, synced, renamed
 
-// Plain safetensors, for checkpoints of others and for tests.
+// Plain safetensors, for checkpoints of others and for tests. F16 and BF16 are read as f32, BOOL as
+// u8.
 struct SafeTensors {
     std::map<std::string, Tensor> tensors;
     std::map<std::string, std::string> metadata;
