@@ -3,8 +3,10 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "engine/compute.h"
+#include "engine/graph.h"
 
 namespace nc {
 
@@ -24,5 +26,27 @@ struct OptimOptions {
 // (constant: no decay).
 enum class Schedule { constant, cosine, linear, step };  // step: x0.1 at 1/2 and 3/4
 double scheduled(Schedule, double lr, int64_t step, int64_t steps, int64_t warmup);
+
+// One trained tensor: written in place, so it must not be a Graph's own.
+struct Parameter {
+    std::string name;
+    Tensor* value;
+    Tensor gradient;  // undefined: nothing reached it, it stays as it is
+    TensorRole role;
+};
+
+// What an optimiser remembers; a checkpoint stores both fields. Made on first use.
+struct Moments {
+    std::map<std::string, Tensor> tensors;  // "<parameter>.m", adamw also "<parameter>.v"
+    int64_t step = 0;                       // steps taken
+};
+
+// One step over all parameters, at lr * factor and threshold_lr * factor (factor: the schedule's
+// share, scheduled(schedule, 1, ...)). Gradients are scaled together when their common norm exceeds
+// clip_norm. Thresholds are kept >= min_threshold by projection; statistics are left alone. Returns
+// the norm of all gradients before clipping.
+constexpr double min_threshold = 1e-4;
+double optimise(Compute&, const OptimOptions&, double factor, std::vector<Parameter>& parameters,
+                Moments& moments);
 
 }  // namespace nc

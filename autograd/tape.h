@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <initializer_list>
 #include <vector>
 
 #include "engine/compute.h"
@@ -18,6 +19,7 @@ struct Var {
     Var(Tensor v, int tape_id) : value(std::move(v)), id(tape_id) {}
     bool tracked() const { return id >= 0; }
     const Shape& shape() const { return value.shape(); }
+    Var place() const { return Var({}, id); }  // what a closure keeps that needs no value
 };
 
 // Holds closures and what they captured, nothing else: a value no closure kept is freed when its
@@ -32,20 +34,31 @@ class Tape {
 
     Var leaf(const Tensor& value);  // gradient kept for gradient()
     Var record(Tensor value, Backward backward);
+    // A value of this shape that nobody holds as floats (packed spikes): a place for its gradient.
+    Var record(const Shape& shape, Backward backward);
 
-    void accumulate(const Var& input,
-                    Tensor gradient);        // ignores constants; takes the first, adds the others
+    // Ignores constants; takes the first gradient of an input, adds the others to it, in place
+    // where the tape alone holds it.
+    void accumulate(const Var& input, Tensor gradient);
     void backward(const Var& loss);          // a one-element loss; once per tape
     Tensor gradient(const Var& leaf) const;  // undefined when nothing reached it
 
  private:
     struct Entry {
-        Backward backward;  // empty: leaf
+        Backward backward;  // empty: leaf, or already run
         Shape shape;
         Tensor gradient;
+        bool leaf = false;
     };
+    Var push(const Shape& shape, Backward backward, bool leaf);
+    size_t index(const Var& v) const;  // Error when it is not on this tape
+
     Compute& compute_;
     std::vector<Entry> entries_;
+    bool walked_ = false;
 };
+
+// Whether a function of these inputs is to be recorded.
+bool recording(const Tape* tape, std::initializer_list<const Var*> inputs);
 
 }  // namespace nc

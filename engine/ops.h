@@ -67,9 +67,28 @@ Tensor canonical_conv(Compute&, const CanonicalInput&, const Tensor& weight, con
                       const ConvOptions&, SpikePath path);
 
 Tensor average_pool(Compute&, const Tensor& x, const PoolOptions&);  // [N, H, W, C]
+Tensor average_pool_backward(Compute&, const Shape& x, const Tensor& dy, const PoolOptions&);
 struct MaxPool {
     Tensor y, index;
 };
 MaxPool max_pool(Compute&, const Tensor& x, const PoolOptions&);
+Tensor max_pool_backward(Compute&, const Shape& x, const Tensor& dy, const Tensor& index,
+                         const PoolOptions&);
+
+// Batch normalisation of x [.., C] in its steps (kernels::Norm); gamma, beta [C] or undefined.
+struct NormStatistics {
+    Tensor mean, variance;  // [C], the variance biased
+};
+NormStatistics norm_statistics(Compute&, const Tensor& x);
+Tensor normalise(Compute&, const Tensor& x, const NormStatistics&, const Tensor& gamma,
+                 const Tensor& beta, double eps);
+struct NormSums {
+    Tensor dgamma, dbeta;  // [C]
+};
+NormSums norm_backward_sums(Compute&, const Tensor& x, const Tensor& dy, const NormStatistics&,
+                            double eps);
+// total_rows: over how many rows the statistics were taken; 0: they are constants.
+Tensor norm_backward_input(Compute&, const Tensor& x, const Tensor& dy, const NormStatistics&,
+                           const Tensor& gamma, double eps, const NormSums&, size_t total_rows);
 
 }  // namespace nc::ops

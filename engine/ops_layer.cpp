@@ -20,6 +20,21 @@ void check_bias(const char* op, const Tensor& bias, size_t channels) {
 Shape output_shape(const kernels::ConvShape& s) {
     return {s.n, s.out_h(), s.out_w(), s.cout};
 }
+Shape output_shape(const kernels::PoolShape& s) {
+    return {s.n, s.out_h(), s.out_w(), s.c};
+}
+
+void check_output(const char* op, const Tensor& t, const Shape& wanted) {
+    if (!t.defined() || !(t.shape() == wanted))
+        fail(op, shape_text(t) + " does not belong to an output " + wanted.str());
+}
+
+void check_norm(const Tensor& x, const NormStatistics& s, const Tensor& gamma, const Tensor& beta) {
+    check_row("batch_norm", x, s.mean);
+    check_row("batch_norm", x, s.variance);
+    if (gamma.defined()) check_row("batch_norm", x, gamma);
+    if (beta.defined()) check_row("batch_norm", x, beta);
+}
 
 // The packed spikes of binary x [.., channels], one group a row, when the event path is to run;
 // else nothing.
@@ -123,9 +138,7 @@ Tensor conv(Compute& compute, const Tensor& x, const Tensor& weight, const Tenso
 Tensor conv_backward_input(Compute& compute, const Shape& x, const Tensor& weight, const Tensor& dy,
                            const ConvOptions& options) {
     const kernels::ConvShape shape = conv_shape(x, weight.shape(), options);
-    if (!(dy.shape() == output_shape(shape)))
-        fail("conv_backward_input",
-             "gradient " + dy.shape().str() + " of an output " + output_shape(shape).str());
+    check_output("conv_backward_input", dy, output_shape(shape));
     Tensor dx = compute.empty(x, dy.dtype());
     on_floats("conv_backward_input", dy.dtype(), [&](auto zero) {
         using F = decltype(zero);
@@ -139,9 +152,7 @@ Tensor conv_backward_input(Compute& compute, const Shape& x, const Tensor& weigh
 Tensor conv_backward_weight(Compute& compute, const Tensor& x, const Shape& weight,
                             const Tensor& dy, const ConvOptions& options) {
     const kernels::ConvShape shape = conv_shape(x.shape(), weight, options);
-    if (!(dy.shape() == output_shape(shape)))
-        fail("conv_backward_weight",
-             "gradient " + dy.shape().str() + " of an output " + output_shape(shape).str());
+    check_output("conv_backward_weight", dy, output_shape(shape));
     Tensor dw = compute.empty(weight, dy.dtype());
     on_floats("conv_backward_weight", dy.dtype(), [&](auto zero) {
         using F = decltype(zero);
@@ -198,7 +209,7 @@ Tensor canonical_conv(Compute& compute, const CanonicalInput& input, const Tenso
 
 Tensor average_pool(Compute& compute, const Tensor& x, const PoolOptions& options) {
     const kernels::PoolShape shape = pool_shape(x.shape(), options);
-    Tensor y = compute.empty({shape.n, shape.out_h(), shape.out_w(), shape.c}, x.dtype());
+    Tensor y = compute.empty(output_shape(shape), x.dtype());
     on_floats("average_pool", x.dtype(), [&](auto zero) {
         using F = decltype(zero);
         compute.kernels<F>().pool.average(compute.queue, x.data<F>(), y.data<F>(), shape);
@@ -206,16 +217,110 @@ Tensor average_pool(Compute& compute, const Tensor& x, const PoolOptions& option
     return y;
 }
 
+Tensor average_pool_backward(Compute& compute, const Shape& x, const Tensor& dy,
+                             const PoolOptions& options) {
+    const kernels::PoolShape shape = pool_shape(x, options);
+    check_output("average_pool_backward", dy, output_shape(shape));
+    Tensor dx = compute.empty(x, dy.dtype());
+    on_floats("average_pool_backward", dy.dtype(), [&](auto zero) {
+        using F = decltype(zero);
+        compute.kernels<F>().pool.average_backward(compute.queue, dy.data<F>(), dx.data<F>(),
+                                                   shape);
+    });
+    return dx;
+}
+
 MaxPool max_pool(Compute& compute, const Tensor& x, const PoolOptions& options) {
     const kernels::PoolShape shape = pool_shape(x.shape(), options);
-    const Shape out = {shape.n, shape.out_h(), shape.out_w(), shape.c};
-    MaxPool result = {compute.empty(out, x.dtype()), compute.empty(out, DType::i32)};
+    if (shape.h * shape.w >= size_limit)
+        fail("max_pool", "positions do not fit 31 bits: " + x.shape().str());
+    MaxPool result = {compute.empty(output_shape(shape), x.dtype()),
+                      compute.empty(output_shape(shape), DType::i32)};
     on_floats("max_pool", x.dtype(), [&](auto zero) {
         using F = decltype(zero);
         compute.kernels<F>().pool.max(compute.queue, x.data<F>(), result.y.data<F>(),
                                       result.index.data<int32_t>(), shape);
     });
     return result;
+}
+
+Tensor max_pool_backward(Compute& compute, const Shape& x, const Tensor& dy, const Tensor& index,
+                         const PoolOptions& options) {
+    const kernels::PoolShape shape = pool_shape(x, options);
+    check_output("max_pool_backward", dy, output_shape(shape));
+    check_output("max_pool_backward", index, output_shape(shape));
+    Tensor dx = compute.empty(x, dy.dtype());
+    on_floats("max_pool_backward", dy.dtype(), [&](auto zero) {
+        using F = decltype(zero);
+        compute.kernels<F>().pool.max_backward(compute.queue, dy.data<F>(), index.data<int32_t>(),
+                                               dx.data<F>(), shape);
+    });
+    return dx;
+}
+
+NormStatistics norm_statistics(Compute& compute, const Tensor& x) {
+    const size_t rows = rows_of(x), cols = x.shape().back();
+    NormStatistics out = {compute.empty({cols}, x.dtype()), compute.empty({cols}, x.dtype())};
+    on_floats("batch_norm", x.dtype(), [&](auto zero) {
+        using F = decltype(zero);
+        const auto& norm = compute.kernels<F>().norm;
+        compute.reserve(norm.scratch(rows, cols));
+        norm.statistics(compute.queue, x.data<F>(), out.mean.data<F>(), out.variance.data<F>(),
+                        rows, cols);
+    });
+    return out;
+}
+
+Tensor normalise(Compute& compute, const Tensor& x, const NormStatistics& s, const Tensor& gamma,
+                 const Tensor& beta, double eps) {
+    check_norm(x, s, gamma, beta);
+    const size_t rows = rows_of(x), cols = x.shape().back();
+    Tensor y = compute.empty(x.shape(), x.dtype());
+    on_floats("batch_norm", x.dtype(), [&](auto zero) {
+        using F = decltype(zero);
+        const auto& norm = compute.kernels<F>().norm;
+        compute.reserve(norm.scratch(rows, cols));
+        norm.normalise(compute.queue, x.data<F>(), s.mean.data<F>(), s.variance.data<F>(),
+                       data_or_null<F>(gamma), data_or_null<F>(beta), F(eps), y.data<F>(), rows,
+                       cols);
+    });
+    return y;
+}
+
+NormSums norm_backward_sums(Compute& compute, const Tensor& x, const Tensor& dy,
+                            const NormStatistics& s, double eps) {
+    check_norm(x, s, {}, {});
+    check_same("batch_norm", x, dy);
+    const size_t rows = rows_of(x), cols = x.shape().back();
+    NormSums out = {compute.empty({cols}, x.dtype()), compute.empty({cols}, x.dtype())};
+    on_floats("batch_norm", x.dtype(), [&](auto zero) {
+        using F = decltype(zero);
+        const auto& norm = compute.kernels<F>().norm;
+        compute.reserve(norm.scratch(rows, cols));
+        norm.backward_sums(compute.queue, x.data<F>(), dy.data<F>(), s.mean.data<F>(),
+                           s.variance.data<F>(), F(eps), out.dgamma.data<F>(), out.dbeta.data<F>(),
+                           rows, cols);
+    });
+    return out;
+}
+
+Tensor norm_backward_input(Compute& compute, const Tensor& x, const Tensor& dy,
+                           const NormStatistics& s, const Tensor& gamma, double eps,
+                           const NormSums& sums, size_t total_rows) {
+    check_norm(x, s, gamma, {});
+    check_same("batch_norm", x, dy);
+    const size_t rows = rows_of(x), cols = x.shape().back();
+    Tensor dx = compute.empty(x.shape(), x.dtype());
+    on_floats("batch_norm", x.dtype(), [&](auto zero) {
+        using F = decltype(zero);
+        const auto& norm = compute.kernels<F>().norm;
+        compute.reserve(norm.scratch(rows, cols));
+        norm.backward_input(compute.queue, x.data<F>(), dy.data<F>(), s.mean.data<F>(),
+                            s.variance.data<F>(), data_or_null<F>(gamma), F(eps),
+                            sums.dgamma.data<F>(), sums.dbeta.data<F>(), dx.data<F>(), rows, cols,
+                            total_rows);
+    });
+    return dx;
 }
 
 }  // namespace nc::ops

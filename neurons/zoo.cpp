@@ -29,7 +29,7 @@ class Builder {
         need(shape_.rank() == 3, "takes images [H, W, C], not samples of shape " + shape_.str());
         need(shape_[0] + 2 * pad >= k && shape_[1] + 2 * pad >= k, too_small());
         Conv op{Tensor({k, k, shape_[2], cout}), {}, {}};
-        if (bias) op.bias = Tensor({cout});
+        if (bias) op.bias = Tensor::full<float>({cout}, 0);
         op.options.stride_h = op.options.stride_w = stride;
         op.options.pad_h = op.options.pad_w = pad;
         shape_ = {(shape_[0] + 2 * pad - k) / stride + 1, (shape_[1] + 2 * pad - k) / stride + 1,
@@ -38,7 +38,7 @@ class Builder {
     }
     size_t linear(const std::string& name, size_t out, bool bias) {
         if (shape_.rank() == 3) flatten();
-        Linear op{Tensor({shape_[0], out}), bias ? Tensor({out}) : Tensor()};
+        Linear op{Tensor({shape_[0], out}), bias ? Tensor::full<float>({out}, 0) : Tensor()};
         shape_ = {out};
         return append(name, op);
     }
@@ -47,8 +47,8 @@ class Builder {
         return append("flatten", Flatten{});
     }
     size_t norm(const std::string& name) {
-        const Shape c{shape_.back()};
-        return append(name, BatchNorm{Tensor(c), Tensor(c), Tensor(c), Tensor(c)});
+        const auto full = [&](float value) { return Tensor::full<float>({shape_.back()}, value); };
+        return append(name, BatchNorm{full(1), full(0), full(0), full(1)});
     }
     size_t activation(const std::string& name) { return append(name, activation_op()); }
     size_t pool(const std::string& name) {
@@ -75,9 +75,10 @@ class Builder {
     }
     Operation activation_op() const {
         if (options_.activation == "relu") return Activation{};
-        if (options_.activation == "qcfs") return Qcfs{Tensor({shape_.back()}), options_.levels};
+        if (options_.activation == "qcfs")
+            return Qcfs{Tensor::full<float>({shape_.back()}, 2), options_.levels};
         Neuron op = options_.neuron ? *options_.neuron : default_neuron(options_.activation);
-        if (!op.theta.defined()) op.theta = Tensor({1});
+        if (!op.theta.defined()) op.theta = Tensor::full<float>({1}, 1);
         return op;
     }
     void need(bool ok, const std::string& what) const {
@@ -162,14 +163,12 @@ void vgg16(Builder& b, int classes) {
 }
 
 // Normal, variance 2 / fan in.
-void draw(Tensor& w, Random random) {
-    const double scale = std::sqrt(2 * double(w.shape().back()) / double(w.elements()));
+Tensor normal(const Shape& shape, Random random) {
+    Tensor w(shape);
+    const double scale = std::sqrt(2 * double(shape.back()) / double(shape.elements()));
     float* values = w.data<float>();
     for (size_t i = 0; i < w.elements(); ++i) values[i] = float(scale * random.normal());
-}
-
-void fill(Tensor& t, float value) {
-    std::fill_n(t.data<float>(), t.elements(), value);
+    return w;
 }
 
 }  // namespace
@@ -238,9 +237,6 @@ Graph make_model(const std::string& name, const Shape& input, int classes,
         classifier(b, {128, 128}, classes, false);
     }
     Graph graph = draw_weights(b.finish(), options.seed);
-    if (options.neuron && options.neuron->theta.defined())
-        for (auto& node : graph.nodes)
-            if (auto* neuron = std::get_if<Neuron>(&node.op)) neuron->theta = options.neuron->theta;
     check(graph);
     return graph;
 }
@@ -248,26 +244,10 @@ Graph make_model(const std::string& name, const Shape& input, int classes,
 Graph draw_weights(Graph graph, uint64_t seed) {
     uint64_t stream = 0;
     for (auto& node : graph.nodes)
-        for_each_tensor(node, [&](const char* field, Tensor& tensor, TensorRole role) {
+        for_each_tensor(node, [&](const char*, Tensor& tensor, TensorRole role) {
             ++stream;
-            if (!tensor.defined()) return;
-            const Shape shape = tensor.shape();
-            tensor = Tensor(shape);
-            const std::string name = field;
-            const auto* neuron = std::get_if<Neuron>(&node.op);
-            switch (role) {
-                case TensorRole::weight:
-                    return draw(tensor, Random(seed, stream));
-                case TensorRole::bias:
-                    return fill(tensor, 0);
-                case TensorRole::norm:
-                    return fill(tensor, name == "beta" ? 0 : name == "slope" ? 0.25f : 1);
-                case TensorRole::statistic:
-                    return fill(tensor, neuron != nullptr ? float(neuron->v0_fraction)
-                                                          : float(name == "variance"));
-                case TensorRole::threshold:
-                    return fill(tensor, neuron != nullptr ? 1 : 2);
-            }
+            if (role == TensorRole::weight && tensor.defined())
+                tensor = normal(tensor.shape(), Random(seed, stream));
         });
     return graph;
 }

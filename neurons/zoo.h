@@ -23,12 +23,12 @@ struct ZooOptions {
 
 std::vector<std::string>
 model_names();  // mlp lenet cnn cnn-nmnist cnn-nmnist-3x3 resnet18 resnet20 vgg16 dqn
+// Kaiming weights, zero biases, unit batch norms, lambda 2 a channel.
 // input: [H, W, C] or [F] of a sample. Error: unknown name or activation, with a suggestion; input
 // too small for the network.
 Graph make_model(const std::string& name, const Shape& input, int classes, const ZooOptions&);
 
-// Values for every tensor of the graph, whose shapes stay: Kaiming normal weights (He et al.,
-// 2015), zero biases, unit batch norms, lambda 2, theta 1, PReLU slopes 0.25. What --graph needs.
+// New weights for every Linear and Conv: Kaiming normal (He et al., 2015). Other tensors stay.
 Graph draw_weights(Graph, uint64_t seed);
 
 }  // namespace nc

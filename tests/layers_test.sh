@@ -51,7 +51,7 @@ headers_without_once() { grep -L '^#pragma once$' $(grep '\.h$' <<<"$sources"); 
 
 files_without_opening() {
     local file
-    for file in $sources; do head -1 "$file" | grep -q '^// [A-Z0-9]' || echo "$file"; done
+    for file in $sources; do head -1 "$file" | grep -q '^// .' || echo "$file"; done
 }
 
 # Vector code lives only in *_simd.cpp and isa.h, which include only what is static.
@@ -84,7 +84,7 @@ leaking_symbols() {
     local isa
     for isa in sse2 avx2 avx512; do
         nm -C --defined-only "$NC_BUILD/libnc_$isa.a" 2>/dev/null |
-            grep -E '^[0-9a-f]+ [WVu] ' | grep -vE "xsimd_$isa|nc::kernels::$isa" | sort -u |
+            grep -E '^[0-9a-f]+ [WVu] ' | grep -vE "xsimd_$isa|nc::kernels::$isa" | grep -v 'DW\.ref' | sort -u |
             sed "s/^[0-9a-f]*/libnc_$isa.a:/"
     done
 }

@@ -1,0 +1,155 @@
+// Differentiable arithmetic, reductions and activations; each backward stands beneath its forward.
+#include <cmath>
+
+#include "autograd/functions.h"
+#include "engine/dispatch.h"
+
+namespace nc::fn {
+
+Var add(Compute& compute, Tape* tape, const Var& a, const Var& b) {
+    Tensor y = ops::add(compute, a.value, b.value);
+    if (!recording(tape, {&a, &b})) return y;
+    return tape->record(std::move(y), [a = a.place(), b = b.place()](Tape& t, const Tensor& dy) {
+        t.accumulate(a, dy);
+        t.accumulate(b, dy);
+    });
+}
+
+Var sub(Compute& compute, Tape* tape, const Var& a, const Var& b) {
+    Tensor y = ops::sub(compute, a.value, b.value);
+    if (!recording(tape, {&a, &b})) return y;
+    return tape->record(std::move(y), [a = a.place(), b = b.place()](Tape& t, const Tensor& dy) {
+        t.accumulate(a, dy);
+        if (b.tracked()) t.accumulate(b, ops::scale(t.compute(), dy, -1));
+    });
+}
+
+Var mul(Compute& compute, Tape* tape, const Var& a, const Var& b) {
+    Tensor y = ops::mul(compute, a.value, b.value);
+    if (!recording(tape, {&a, &b})) return y;
+    return tape->record(std::move(y),
+                        [a = a.place(), b = b.place(), for_b = b.tracked() ? a.value : Tensor(),
+                         for_a = a.tracked() ? b.value : Tensor()](Tape& t, const Tensor& dy) {
+                            if (a.tracked()) t.accumulate(a, ops::mul(t.compute(), dy, for_a));
+                            if (b.tracked()) t.accumulate(b, ops::mul(t.compute(), dy, for_b));
+                        });
+}
+
+Var scale(Compute& compute, Tape* tape, const Var& a, double s) {
+    Tensor y = ops::scale(compute, a.value, s);
+    if (!recording(tape, {&a})) return y;
+    return tape->record(std::move(y), [a = a.place(), s](Tape& t, const Tensor& dy) {
+        t.accumulate(a, ops::scale(t.compute(), dy, s));
+    });
+}
+
+Var mul_row(Compute& compute, Tape* tape, const Var& a, const Var& row) {
+    // One value is a row of all the elements seen as a column.
+    const bool single = row.value.defined() && row.shape() == Shape{1};
+    const Shape seen = single ? Shape{a.value.elements(), 1} : a.shape();
+    Tensor y = ops::mul_row(compute, a.value.reshape(seen), row.value).reshape(a.shape());
+    if (!recording(tape, {&a, &row})) return y;
+    return tape->record(
+        std::move(y), [seen, shape = a.shape(), a = a.place(), row = row.place(),
+                       scales = a.tracked() ? row.value : Tensor(),
+                       x = row.tracked() ? a.value : Tensor()](Tape& t, const Tensor& dy) {
+            Compute& c = t.compute();
+            const Tensor g = dy.reshape(seen);
+            if (a.tracked()) t.accumulate(a, ops::mul_row(c, g, scales).reshape(shape));
+            if (row.tracked()) t.accumulate(row, ops::sum_rows(c, ops::mul(c, g, x.reshape(seen))));
+        });
+}
+
+Var reshape(Compute&, Tape* tape, const Var& a, const Shape& shape) {
+    Tensor y = a.value.reshape(shape);
+    if (!recording(tape, {&a})) return y;
+    return tape->record(std::move(y),
+                        [a = a.place(), shape = a.shape()](Tape& t, const Tensor& dy) {
+                            t.accumulate(a, dy.reshape(shape));
+                        });
+}
+
+Var sum(Compute& compute, Tape* tape, const Var& a) {
+    Tensor y = compute.empty({1}, a.value.dtype());
+    on_floats("sum", a.value.dtype(), [&](auto zero) {
+        using F = decltype(zero);
+        *y.data<F>() = F(ops::sum(compute, a.value));
+    });
+    if (!recording(tape, {&a})) return y;
+    return tape->record(std::move(y),
+                        [a = a.place(), shape = a.shape()](Tape& t, const Tensor& dy) {
+                            Tensor da = t.compute().empty(shape, dy.dtype());
+                            on_floats("sum", dy.dtype(), [&](auto zero) {
+                                using F = decltype(zero);
+                                t.compute().kernels<F>().elementwise.fill(
+                                    t.compute().queue, *dy.data<F>(), da.data<F>(), da.elements());
+                            });
+                            t.accumulate(a, std::move(da));
+                        });
+}
+
+Var mean_leading(Compute& compute, Tape* tape, const Var& a) {
+    Tensor y = ops::mean_leading(compute, a.value);
+    if (!recording(tape, {&a})) return y;
+    return tape->record(std::move(y),
+                        [a = a.place(), steps = a.shape()[0]](Tape& t, const Tensor& dy) {
+                            const Tensor share = ops::scale(t.compute(), dy, 1.0 / double(steps));
+                            t.accumulate(a, ops::repeat_leading(t.compute(), share, steps));
+                        });
+}
+
+Var repeat_leading(Compute& compute, Tape* tape, const Var& a, size_t times) {
+    Tensor y = ops::repeat_leading(compute, a.value, times);
+    if (!recording(tape, {&a})) return y;
+    return tape->record(std::move(y), [a = a.place()](Tape& t, const Tensor& dy) {
+        t.accumulate(a, ops::sum_leading(t.compute(), dy));
+    });
+}
+
+Var activation(Compute& compute, Tape* tape, const Var& x, kernels::Activation kind, double param) {
+    Tensor y = compute.empty(x.shape(), x.value.dtype());
+    on_floats("activation", x.value.dtype(), [&](auto zero) {
+        using F = decltype(zero);
+        compute.kernels<F>().elementwise.activate(compute.queue, kind, F(param), x.value.data<F>(),
+                                                  y.data<F>(), y.elements());
+    });
+    if (!recording(tape, {&x})) return y;
+    return tape->record(std::move(y), [x, kind, param](Tape& t, const Tensor& dy) {
+        Compute& c = t.compute();
+        Tensor dx = c.empty(x.shape(), dy.dtype());
+        on_floats("activation", dy.dtype(), [&](auto zero) {
+            using F = decltype(zero);
+            c.kernels<F>().elementwise.activate_backward(c.queue, kind, F(param), x.value.data<F>(),
+                                                         dy.data<F>(), dx.data<F>(), dx.elements());
+        });
+        t.accumulate(x, std::move(dx));
+    });
+}
+
+Var prelu(Compute& compute, Tape* tape, const Var& x, const Var& slope) {
+    const size_t cols = slope.value.elements();
+    if (cols != 1) check_row("prelu", x.value, slope.value);
+    const size_t rows = cols == 0 ? 0 : x.value.elements() / cols;
+    Tensor y = compute.empty(x.shape(), x.value.dtype());
+    on_floats("prelu", x.value.dtype(), [&](auto zero) {
+        using F = decltype(zero);
+        compute.kernels<F>().elementwise.prelu(compute.queue, x.value.data<F>(),
+                                               slope.value.data<F>(), y.data<F>(), rows, cols);
+    });
+    if (!recording(tape, {&x, &slope})) return y;
+    return tape->record(std::move(y), [x, slope, rows, cols](Tape& t, const Tensor& dy) {
+        Compute& c = t.compute();
+        Tensor dx = c.empty(x.shape(), dy.dtype()), dslope = c.empty(slope.shape(), dy.dtype());
+        on_floats("prelu", dy.dtype(), [&](auto zero) {
+            using F = decltype(zero);
+            const auto& elementwise = c.kernels<F>().elementwise;
+            c.reserve(elementwise.prelu_backward_scratch(rows, cols));
+            elementwise.prelu_backward(c.queue, x.value.data<F>(), slope.value.data<F>(),
+                                       dy.data<F>(), dx.data<F>(), dslope.data<F>(), rows, cols);
+        });
+        t.accumulate(x, std::move(dx));
+        t.accumulate(slope, std::move(dslope));
+    });
+}
+
+}  // namespace nc::fn
