@@ -23,13 +23,13 @@ struct TrainOptions {
     AugmentOptions augment;
     int T = 16;  // spiking graphs on static data
     bool recompute = false;
-    bool train_thresholds = false;  // theta of neurons; lambda of QCFS is always trained
-    bool freeze_batch_norm = false;
+    bool train_thresholds = false;    // theta of neurons; lambda of QCFS is always trained
+    bool freeze_batch_norm = false;   // normalise by running statistics, and leave them alone
     std::string ann_frames = "mean";  // an ANN on temporal data: "mean" or "sum"
     uint64_t seed = 0;
     bool keep_best = true;  // return the epoch best on validation, when validation is given
-    std::string
-        checkpoint;  // path written after every epoch (and every checkpoint_steps); empty: none
+    // Path written at the start, after every epoch (and every checkpoint_steps); empty: none.
+    std::string checkpoint;
     int64_t checkpoint_steps = 0;
 };
 
@@ -62,10 +62,19 @@ struct Trained {
 };
 
 // resume: a checkpoint's model (Model::state), or null. Resuming gives the bits of an uninterrupted
-// run. Error when the loss becomes NaN, naming epoch and step.
+// run, whatever the threads; options that differ from the checkpoint's are an Error. Error when the
+// loss becomes NaN, naming epoch and step. The last, smaller batch of an epoch is left out.
 Trained train(Compute&, const Graph&, const ModelInfo&, const Dataset& training,
               const Dataset* validation, const TrainOptions&, const TrainHooks& hooks = {},
               const Model* resume = nullptr);
+
+// A batch as the network takes it: recordings stay frames [T, N, ...], unless an ANN takes their
+// sum.
+struct Frames {
+    Tensor x;
+    bool temporal = false;
+};
+Frames frames_for(Compute&, const Graph&, const Batch&, const std::string& ann_frames);
 
 struct Evaluation {
     double accuracy = 0;  // percent
