@@ -102,7 +102,7 @@ F gradient(Activation kind, F param, F x, F dy) {
         case Activation::relu6:
             return x <= 0 || x >= 6 ? F(0) : dy;
         case Activation::silu:
-            if (x < -800) return F(0);
+            if (x < -800 || x > 800) return x < 0 ? F(0) : dy;  // no inf * 0
             return F(dy * (sigmoid(v) * (1 + v * sigmoid(-v))));
         case Activation::gelu: {
             if (x < -40) return F(0);

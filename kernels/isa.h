@@ -76,6 +76,11 @@ static inline void store_partial(float* p, Vec v, size_t n) {
 }
 #endif
 
+// By ==: the != of this xsimd is false for NaN on AVX.
+static inline Mask is_nan(Vec v) {
+    return ~(v == v);
+}
+
 // a * b + c: fused where the set has it, else rounded twice.
 static inline Vec fma(Vec a, Vec b, Vec c) {
 #if defined(__AVX512F__)

@@ -71,7 +71,7 @@ struct Reduce {
     void (*sum_squares)(Queue&, const F* a, double* out, size_t n);  // out [1], double accumulators
     void (*sum_rows)(Queue&, const F* a, F* out, size_t rows, size_t cols);  // out [cols]
     void (*argmax)(Queue&, const F* a, int32_t* out, size_t rows,
-                   size_t cols);      // first of equals; bitwise
+                   size_t cols);      // first of equals, NaN is -inf; bitwise
     size_t (*sum_scratch)(size_t n);  // for sum and sum_squares
     size_t (*sum_rows_scratch)(size_t rows, size_t cols);
 };
@@ -127,7 +127,7 @@ struct PoolShape {
 // average: the window's values are added by row then column, then multiplied once by F(1 / (kh
 // kw)); padding counts as zeros (count_include_pad). Bitwise: float sums in that order. Global
 // pooling is a window of h x w. max: padding never wins; index [n, oh, ow, c] = the winning y * w +
-// x, the first of equals. Bitwise.
+// x, the first of equals; the first NaN wins. pad < kernel. Bitwise.
 template <class F>
 struct Pool {
     void (*average)(Queue&, const F* x, F* y, const PoolShape&);

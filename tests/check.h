@@ -97,6 +97,14 @@ size_t first_difference(const T* a, const T* b, size_t n) {
     return n;
 }
 
+// The same, but any NaN equals any other: which of two NaN operands survives is not defined.
+inline size_t first_bit_difference(const float* a, const float* b, size_t n) {
+    for (size_t i = 0; i < n; ++i)
+        if (std::memcmp(a + i, b + i, sizeof(float)) != 0 && (a[i] == a[i] || b[i] == b[i]))
+            return i;
+    return n;
+}
+
 // The running test case lacks what it needs (golden data, a GPU): says so in the line tests/run.sh
 // counts, then the case returns. Without it doctest would call the case passed.
 inline void skip(const std::string& why) {
