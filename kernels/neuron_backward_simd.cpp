@@ -33,59 +33,68 @@ template <bool leaky, Reset reset, Surrogate surrogate, bool learn>
 static inline void bptt(const Bptt& s, const Rows& rows, size_t i, size_t p, float* membrane,
                         float* dtheta) {
     const Vec beta(s.rule.beta), value(s.rule.reset_value), zero(0.f), one(1.f);
+    const SlopeConstants<Vec> constants = s.slope;
+    const bool detach = s.rule.detach_reset, sum_dx = s.constant_input;
+    const bool amplitude_is_theta = s.amplitude_is_theta;
+    const size_t steps = s.steps, words = s.words;
+    const size_t x_stride = rows.x_stride, stride = rows.stride;
+    const float *const x_row = rows.x, *const dy = rows.dy;
+    float* const dx = rows.dx;
     const char* const bits = reinterpret_cast<const char*>(s.bits + i / 64) + i % 64 / 8;
     Vec v[bptt_unroll], theta[bptt_unroll], amplitude[bptt_unroll];
-    for (int k = 0; k < bptt_unroll; ++k) {
+    unrolled<bptt_unroll>([&](int k) __attribute__((always_inline)) {
         theta[k] = s.theta.at<Vec>(p + k * lanes);
         amplitude[k] = s.amplitude.at<Vec>(p + k * lanes);
         v[k] = s.v0.at<Vec>(p + k * lanes);
-    }
-    for (size_t t = 0; t < s.steps; ++t) {
+    });
+    for (size_t t = 0; t < steps; ++t) {
         uint64_t spikes = 0;
-        memcpy(&spikes, bits + t * s.words * 8, bptt_tile / 8);
-        for (int k = 0; k < bptt_unroll; ++k) {
-            const Vec x = load(rows.x + t * rows.x_stride + k * lanes);
+        memcpy(&spikes, bits + t * words * 8, bptt_tile / 8);
+        unrolled<bptt_unroll>([&](int k) __attribute__((always_inline)) {
+            const Vec x = load(x_row + t * x_stride + k * lanes);
             const Vec a = update<leaky>(v[k], x, beta);
             store(membrane + t * bptt_tile + k * lanes, a);
             v[k] = after_reset<reset>(a, mask_from_bits(uint32_t(spikes >> k * lanes)), theta[k],
                                       value);
-        }
+        });
     }
     Vec dv[bptt_unroll], sum[bptt_unroll], dx_sum[bptt_unroll];
-    for (int k = 0; k < bptt_unroll; ++k) dv[k] = sum[k] = dx_sum[k] = zero;
-    for (size_t t = s.steps; t-- > 0;) {
+    unrolled<bptt_unroll>([&](int k) __attribute__((always_inline)) {
+        dv[k] = sum[k] = dx_sum[k] = zero;
+    });
+    for (size_t t = steps; t-- > 0;) {
         uint64_t spikes = 0;
-        memcpy(&spikes, bits + t * s.words * 8, bptt_tile / 8);
-        for (int k = 0; k < bptt_unroll; ++k) {
+        memcpy(&spikes, bits + t * words * 8, bptt_tile / 8);
+        unrolled<bptt_unroll>([&](int k) __attribute__((always_inline)) {
             const Vec a = load(membrane + t * bptt_tile + k * lanes);
-            const Vec g = load(rows.dy + t * rows.stride + k * lanes);
+            const Vec g = load(dy + t * stride + k * lanes);
             const Mask spike = mask_from_bits(uint32_t(spikes >> k * lanes));
-            const Vec sigma = slope<surrogate>(s.slope, a, theta[k]);
+            const Vec sigma = slope<surrogate>(constants, a, theta[k]);
             // d(v_t) / d(s_t), and d(v_t) / d(a_t) but for the spike.
             const Vec jump = reset == Reset::subtract ? zero - theta[k] : value - a;
             Vec keep = reset == Reset::subtract ? one : select(spike, zero, one);
-            if (!s.rule.detach_reset) keep = keep + jump * sigma;
+            if (!detach) keep = keep + jump * sigma;
             const Vec current = g * amplitude[k];
             const Vec da = current * sigma + dv[k] * keep;
             if constexpr (learn) {
-                const Vec seen = s.rule.detach_reset ? current : current + jump * dv[k];
+                const Vec seen = detach ? current : current + jump * dv[k];
                 sum[k] = sum[k] - sigma * seen;
-                Vec direct = s.amplitude_is_theta ? g : zero;
+                Vec direct = amplitude_is_theta ? g : zero;
                 if constexpr (reset == Reset::subtract) direct = direct - dv[k];
                 sum[k] = sum[k] + select(spike, direct, zero);
             }
-            if (s.constant_input)
+            if (sum_dx)
                 dx_sum[k] = dx_sum[k] + da;
             else
-                store(rows.dx + t * rows.stride + k * lanes, da);
+                store(dx + t * stride + k * lanes, da);
             dv[k] = leaky ? beta * da : da;
-        }
+        });
     }
-    for (int k = 0; k < bptt_unroll; ++k) {
-        if (s.constant_input) store(rows.dx + k * lanes, dx_sum[k]);
+    unrolled<bptt_unroll>([&](int k) __attribute__((always_inline)) {
+        if (sum_dx) store(dx + k * lanes, dx_sum[k]);
         if constexpr (learn)
             store(dtheta + k * lanes, s.v0_is_half_theta ? sum[k] + dv[k] * Vec(0.5f) : sum[k]);
-    }
+    });
 }
 
 using Tile = void (*)(const Bptt&, const Rows&, size_t, size_t, float*, float*);

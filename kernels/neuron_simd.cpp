@@ -26,23 +26,23 @@ struct Scan {
 template <bool leaky, Compare compare, Reset reset, class V, int count>
 static inline void scan_tile(const Scan& s, size_t i, size_t p) {
     V v[count], theta[count], amplitude[count];
-    for (int k = 0; k < count; ++k) {
+    unrolled<count>([&](int k) __attribute__((always_inline)) {
         theta[k] = s.theta.at<V>(p + k * width<V>);
         amplitude[k] = s.amplitude.at<V>(p + k * width<V>);
         v[k] = s.v != nullptr ? get<V>(s.v + i + k * width<V>) : s.v0.at<V>(p + k * width<V>);
-    }
+    });
     const V beta(s.rule.beta), value(s.rule.reset_value), zero(0.f);
     for (size_t t = 0; t < s.steps; ++t) {
         const float* x = s.x + t * s.x_stride + i;
         uint64_t spikes = 0;
-        for (int k = 0; k < count; ++k) {
+        unrolled<count>([&](int k) __attribute__((always_inline)) {
             const V a = update<leaky>(v[k], get<V>(x + k * width<V>), beta);
             const auto spike = threshold<compare>(a, theta[k]);
             spikes |= uint64_t(mask_bits(spike)) << k * width<V>;
             v[k] = after_reset<reset>(a, spike, theta[k], value);
             if (s.y != nullptr)
                 store(s.y + t * s.size + i + k * width<V>, select(spike, amplitude[k], zero));
-        }
+        });
         if (s.bits == nullptr) continue;
         uint64_t* word = s.bits + t * s.words + i / 64;
         if constexpr (count * width<V> == tile)
@@ -51,7 +51,9 @@ static inline void scan_tile(const Scan& s, size_t i, size_t p) {
             *word |= spikes << i % 64;
     }
     if (s.v != nullptr)
-        for (int k = 0; k < count; ++k) store(s.v + i + k * width<V>, v[k]);
+        unrolled<count>([&](int k) __attribute__((always_inline)) {
+            store(s.v + i + k * width<V>, v[k]);
+        });
 }
 
 // The elements of words [begin, end).
