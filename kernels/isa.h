@@ -125,4 +125,12 @@ static inline Mask mask_from_bits(uint32_t bits) {
 #endif
 }
 
+// body(0) .. body(n - 1) as straight code, so that arrays indexed by it become registers; g++ 12
+// leaves them in memory when it unrolls a loop itself.
+template <int n, class Body>
+__attribute__((always_inline)) static inline void unrolled(Body body) {
+    if constexpr (n > 1) unrolled<n - 1>(body);
+    body(n - 1);
+}
+
 }  // namespace nc::kernels::NC_ISA

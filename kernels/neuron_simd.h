@@ -34,14 +34,6 @@ static inline Vec floor_of(Vec x) {
     return xsimd::floor(x);
 }
 
-// body(0) .. body(n - 1) as straight code, so that arrays indexed by it become registers; g++ 12
-// leaves them in memory when it unrolls a loop itself.
-template <int n, class Body>
-__attribute__((always_inline)) static inline void unrolled(Body body) {
-    if constexpr (n > 1) unrolled<n - 1>(body);
-    body(n - 1);
-}
-
 // A table of parameters of which element i uses i % params. Short ones are repeated in a buffer so
 // that 64 elements from any of them on can be loaded; long ones wrap by single loads.
 class Cyclic {

@@ -1,11 +1,186 @@
-// The spike kernels of one instruction set.
+// Packed spikes for one instruction set, and the canonical sums over set bits: a list of the
+// weight rows that fire is made per output pixel, then added up with the outputs in registers.
+#include "kernels/spike_simd.h"
 #include "kernels/families.h"
 #include "kernels/isa.h"
 
 namespace nc::kernels::NC_ISA {
 
+// ----------------------------------------------------------------------------------------------
+// packing
+static void pack(Queue& queue, const float* x, uint64_t* bits, size_t rows, size_t channels) {
+    const size_t words = (channels + 63) / 64;
+    const Vec zero(0.f);
+    parallel_for(queue.threads, rows, 64, [&](size_t begin, size_t end) {
+        for (size_t r = begin; r < end; ++r)
+            for (size_t k = 0; k < words; ++k) {
+                const float* const row = x + r * channels + k * 64;
+                const size_t n = channels - k * 64 < 64 ? channels - k * 64 : 64;
+                uint64_t word = 0;
+                size_t c = 0;
+                for (; c + lanes <= n; c += lanes)
+                    word |= uint64_t(mask_bits(load(row + c) != zero)) << c;
+                if (c < n) word |= uint64_t(mask_bits(load_partial(row + c, n - c) != zero)) << c;
+                bits[r * words + k] = word;
+            }
+    });
+}
+
+static void unpack(Queue& queue, const uint64_t* bits, float value, float* x, size_t rows,
+                   size_t channels) {
+    const size_t words = (channels + 63) / 64;
+    const Vec zero(0.f), one(value);
+    parallel_for(queue.threads, rows, 64, [&](size_t begin, size_t end) {
+        for (size_t r = begin; r < end; ++r)
+            for (size_t k = 0; k < words; ++k) {
+                float* const row = x + r * channels + k * 64;
+                const size_t n = channels - k * 64 < 64 ? channels - k * 64 : 64;
+                const uint64_t word = bits[r * words + k];
+                size_t c = 0;
+                for (; c + lanes <= n; c += lanes)
+                    store(row + c, select(mask_from_bits(uint32_t(word >> c)), one, zero));
+                if (c < n)
+                    store_partial(row + c, select(mask_from_bits(uint32_t(word >> c)), one, zero),
+                                  n - c);
+            }
+    });
+}
+
+static uint64_t count(Queue&, const uint64_t* bits, size_t words) {
+    uint64_t n = 0;
+    for (size_t i = 0; i < words; ++i) n += uint64_t(__builtin_popcountll(bits[i]));
+    return n;
+}
+
+// ----------------------------------------------------------------------------------------------
+// sums over events
+static constexpr size_t list_capacity = 2048;  // and 64 more may be written past the end
+
+// Appends first + the index of every set bit; returns the new length.
+static inline size_t append_events(uint32_t* list, size_t n, uint64_t word, uint32_t first) {
+#if defined(__AVX512F__)
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (uint32_t c = 0; c < 64; c += 16) {
+        const __mmask16 hit = __mmask16(word >> c);
+        const __m512i index = _mm512_add_epi32(lane, _mm512_set1_epi32(int(first + c)));
+        _mm512_storeu_si512(list + n, _mm512_maskz_compress_epi32(hit, index));
+        n += size_t(__builtin_popcount(hit));
+    }
+    return n;
+#elif defined(__BMI__)
+    const size_t count = size_t(__builtin_popcountll(word));
+    for (size_t done = 0; done < count; done += 8)
+        for (size_t k = 0; k < 8; ++k) {  // past the last event: garbage, written over or ignored
+            list[n + done + k] = first + uint32_t(_tzcnt_u64(word));
+            word = _blsr_u64(word);
+        }
+    return n + count;
+#else
+    for (; word != 0; word &= word - 1) list[n++] = first + uint32_t(__builtin_ctzll(word));
+    return n;
+#endif
+}
+
+// y [count vectors, the last of `last` lanes] += the listed rows of w, in the list's order.
+template <int vectors, bool whole>
+static void add_rows(const float* w, size_t stride, const uint32_t* list, size_t n, float* y,
+                     size_t last) {
+    const auto get = [&](const float* p, int k) __attribute__((always_inline)) {
+        return whole || k + 1 < vectors ? load(p + k * lanes) : load_partial(p + k * lanes, last);
+    };
+    Vec sum[vectors];
+    unrolled<vectors>([&](int k) __attribute__((always_inline)) { sum[k] = get(y, k); });
+    for (size_t e = 0; e < n; ++e) {
+        const float* const row = w + list[e] * stride;
+        unrolled<vectors>([&](int k)
+                              __attribute__((always_inline)) { sum[k] = sum[k] + get(row, k); });
+    }
+    unrolled<vectors>([&](int k) __attribute__((always_inline)) {
+        if (whole || k + 1 < vectors)
+            store(y + k * lanes, sum[k]);
+        else
+            store_partial(y + k * lanes, sum[k], last);
+    });
+}
+
+static constexpr int most_vectors = 8;
+using AddRows = void (*)(const float*, size_t, const uint32_t*, size_t, float*, size_t);
+static constexpr AddRows add_whole[] = {add_rows<1, true>, add_rows<2, true>, add_rows<3, true>,
+                                        add_rows<4, true>, add_rows<5, true>, add_rows<6, true>,
+                                        add_rows<7, true>, add_rows<8, true>};
+static constexpr AddRows add_part[] = {add_rows<1, false>, add_rows<2, false>, add_rows<3, false>,
+                                       add_rows<4, false>, add_rows<5, false>, add_rows<6, false>,
+                                       add_rows<7, false>, add_rows<8, false>};
+
+// Outputs [first, last) of one pixel.
+static inline void add_events(const float* w, size_t stride, const uint32_t* list, size_t n,
+                              float* y, size_t first, size_t last) {
+    if (n == 0) return;
+    while (first < last) {
+        const size_t vectors = (last - first + lanes - 1) / lanes;
+        const size_t now = vectors < most_vectors ? vectors : most_vectors;
+        const size_t tail = (last - first) % lanes;
+        const bool whole = now < vectors || tail == 0;
+        (whole ? add_whole : add_part)[now - 1](w + first, stride, list, n, y + first, tail);
+        first += now * lanes;
+    }
+}
+
+static void conv_event(Queue& queue, const uint64_t* bits, const float* w, const float* bias,
+                       float* y, const ConvShape& s) {
+    const size_t words = (s.cin + 63) / 64, taps = s.kh * s.kw, units = taps * words;
+    if (s.n == 0 || s.cout == 0) return;
+    // A slab is a run of (tap, word) units whose weights fit the second cache, and whose events fit
+    // the list.
+    const size_t fitting = slab_bytes / (64 * s.cout * sizeof(float));
+    const size_t most = list_capacity / 64;
+    const size_t slab = fitting < 1 ? 1 : fitting < most ? fitting : most;
+    parallel_sums(
+        queue.threads, s.n * s.out_h() * s.out_w(), 4, s.cout,
+        [&](size_t begin, size_t end, size_t first, size_t last) {
+            uint32_t list[list_capacity + 64];
+            for (size_t p = begin; p < end; ++p) start_sums(bias, y + p * s.cout, first, last);
+            for (size_t from = 0; from < units; from += slab) {
+                const size_t to = from + slab < units ? from + slab : units;
+                Pixel at(s, begin);
+                for (size_t p = begin; p < end; ++p, at.next(s)) {
+                    size_t n = 0, word = from % words, ky = from / words / s.kw,
+                           kx = from / words % s.kw;
+                    for (size_t unit = from; unit < to;) {
+                        const size_t run = words - word < to - unit ? words - word : to - unit;
+                        const size_t iy = at.y + ky * s.dilation_h, ix = at.x + kx * s.dilation_w;
+                        if (iy < s.h && ix < s.w) {
+                            const uint64_t* const row = bits + ((at.image + iy) * s.w + ix) * words;
+                            const size_t channel = (ky * s.kw + kx) * s.cin;
+                            for (size_t k = word; k < word + run; ++k)
+                                n = append_events(list, n, row[k], uint32_t(channel + k * 64));
+                        }
+                        unit += run;
+                        word = 0;
+                        if (++kx == s.kw) kx = 0, ++ky;
+                    }
+                    add_events(w, s.cout, list, n, y + p * s.cout, first, last);
+                }
+            }
+        });
+}
+
+// A linear layer is a convolution over a column of its groups by a kernel just as high.
+static void linear_event(Queue& queue, const uint64_t* bits, const float* w, const float* bias,
+                         float* y, size_t rows, size_t groups, size_t channels, size_t out) {
+    conv_event(
+        queue, bits, w, bias, y,
+        {.n = rows, .h = groups, .w = 1, .cin = channels, .kh = groups, .kw = 1, .cout = out});
+}
+
 Spike<float> spike() {
-    return reference_spike<float>();
+    return {.pack = pack,
+            .unpack = unpack,
+            .linear_dense = spike_linear_dense(),
+            .linear_event = linear_event,
+            .conv_dense = spike_conv_dense(),
+            .conv_event = conv_event,
+            .count = count};
 }
 
 }  // namespace nc::kernels::NC_ISA
