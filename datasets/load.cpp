@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "datasets/cifar.h"
+#include "datasets/events.h"
 #include "datasets/idx.h"
 
 namespace nc {
@@ -58,6 +59,9 @@ DataSets load_images(const DataRequest& request, const Normalisation& own, Label
         throw Error("[load_data] " + request.name + ": training images are " + train.sample.str() +
                         ", test images " + test.sample.str(),
                     ErrorKind::data);
+    if (!request.framing.empty())
+        throw Error("[load_data] " + request.name + " has no recordings to frame by " +
+                    request.framing);
     DataSets out;
     out.mean = request.mean.empty() ? own.mean : request.mean;
     out.std = request.std.empty() ? own.std : request.std;
@@ -80,6 +84,48 @@ DataSets load_mnist(const DataRequest& request, const Normalisation& own) {
     return load_images(request, own, std::move(train), part("t10k"));
 }
 
+// Counts are not normalised.
+DataSets load_events(const DataRequest& request, const RecordingSource& train,
+                     const RecordingSource& test, int classes) {
+    if (!request.mean.empty() || !request.std.empty())
+        throw Error("[load_data] " + request.name +
+                    " holds counts of events: mean and std do not apply");
+    constexpr int default_steps = 16;
+    const Framing framing =
+        request.framing.empty()
+            ? Framing{Framing::Kind::tonic_bins, request.T > 0 ? request.T : default_steps}
+            : parse_framing(request.framing);
+    EventDataSets sets = event_datasets(train, test, classes, framing);
+    DataSets out;
+    out.train = std::move(sets.train);
+    out.test = std::move(sets.test);
+    out.framing = framing.str();
+    return out;
+}
+
+DataSets load_nmnist(const DataRequest& request) {
+    constexpr size_t all_train = 60000, all_test = 10000;
+    const fs::path folder = data_folder(request);
+    const RecordingSource train = nmnist_source((folder / "Train").string());
+    const RecordingSource test = nmnist_source((folder / "Test").string());
+    constexpr int classes = 10;
+    DataSets out = load_events(request, train, test, classes);
+    if (out.train->size() != all_train || out.test->size() != all_test)
+        out.note = "subset: " + std::to_string(out.train->size()) + " + " +
+                   std::to_string(out.test->size()) + " recordings";
+    return out;
+}
+
+DataSets load_synthetic(const DataRequest& request) {
+    constexpr size_t train = 2000, test = 400;
+    constexpr uint64_t train_seed = 1, test_seed = 2;
+    DataSets out = load_events(request, synthetic_source(train, train_seed),
+                               synthetic_source(test, test_seed), synthetic_classes);
+    out.note = "simulated: moving shapes, " + std::to_string(train) + " + " + std::to_string(test) +
+               " recordings";
+    return out;
+}
+
 }  // namespace
 
 std::string find_file(const std::string& folder, const std::string& name) {
@@ -92,7 +138,7 @@ std::string find_file(const std::string& folder, const std::string& name) {
 }
 
 std::vector<std::string> dataset_names() {
-    return {"mnist", "fashion-mnist", "cifar10"};
+    return {"mnist", "fashion-mnist", "cifar10", "nmnist", "synthetic-events"};
 }
 
 DataSets load_data(const DataRequest& request) {
@@ -105,6 +151,8 @@ DataSets load_data(const DataRequest& request) {
         LabelledImages train = read_cifar10(folder, true);
         return load_images(request, own, std::move(train), read_cifar10(folder, false));
     }
+    if (request.name == "nmnist") return load_nmnist(request);
+    if (request.name == "synthetic-events") return load_synthetic(request);
     throw Error("[load_data] unknown data set '" + request.name + "'", ErrorKind::data,
                 suggestion(request.name, dataset_names()));
 }
