@@ -295,6 +295,12 @@ void print_result(const Common& common, const std::string& text, const Json& val
     fmt::print("{}", text);
 }
 
+std::string joined(const std::vector<std::string>& words) {
+    std::string out;
+    for (const auto& word : words) out += (out.empty() ? "" : ", ") + word;
+    return out;
+}
+
 Json number_or_null(double x) {
     return std::isfinite(x) ? Json(x) : Json(nullptr);
 }

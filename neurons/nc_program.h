@@ -88,6 +88,9 @@ class Log {
 // The result: text on stdout; with --json the value instead, or in its file beside the text.
 void print_result(const Common&, const std::string& text, const Json& value);
 
+// "a, b, c". (fmt::join makes g++ 12 warn about its own header.)
+std::string joined(const std::vector<std::string>&);
+
 // NaN and infinities are null in JSON.
 Json number_or_null(double);
 

@@ -1,0 +1,485 @@
+// nc_train: trains a network from the zoo, or one described by a file, and saves it.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <filesystem>
+#include <numeric>
+#include <sstream>
+
+#include "datasets/streams.h"
+#include "neurons/nc_program.h"
+#include "neurons/zoo.h"
+
+namespace {
+
+using namespace nc;
+namespace fs = std::filesystem;
+
+// Every option, by name.
+struct Settings {
+    program::Common common;
+    std::string model, graph, dataset, out, resume, checkpoint, framing;
+    std::vector<float> mean, std;
+    std::string neuron, activation = "relu", recipe = "default", ann_frames = "mean";
+    int T = 0, levels = 8;
+    std::string optimizer = "adamw", schedule = "cosine";
+    TrainOptions train;
+    // Fields of the neuron, SEMANTICS section 3.
+    double theta = 1, v0 = 0, beta = 0, reset_value = 0, surrogate_width = 0;
+    std::string compare, reset, amplitude, surrogate;
+    bool scale_width = false, detach_reset = false;
+};
+
+const std::vector<std::string> schedules = {"constant", "cosine", "linear", "step"};
+
+// One of these names, with a suggestion otherwise.
+size_t choose(const std::string& option, const std::string& given,
+              const std::vector<std::string>& names) {
+    const auto found = std::find(names.begin(), names.end(), given);
+    if (found == names.end())
+        throw Error("[nc_train] --" + option + " is not '" + given + "'", ErrorKind::usage,
+                    suggestion(given, names));
+    return size_t(found - names.begin());
+}
+
+void add_options(CLI::App& app, Settings& s) {
+    TrainOptions& t = s.train;
+    const auto network = "Network";
+    app.add_option("--model", s.model, program::joined(model_names()))->group(network);
+    app.add_option("--graph", s.graph, "a network described by a JSON file instead")
+        ->type_name("FILE")
+        ->group(network);
+    app.add_option("--activation", s.activation, "relu or qcfs")
+        ->capture_default_str()
+        ->group(network);
+    app.add_option("--levels", s.levels, "levels L of qcfs")
+        ->capture_default_str()
+        ->check(CLI::Range(1, 65536))
+        ->group(network);
+    app.add_option("--neuron", s.neuron, "if or lif: train the spiking network directly")
+        ->group(network);
+    app.add_option("--T", s.T, "time steps; bins of recordings (default: 16, residual networks 32)")
+        ->check(CLI::Range(1, 1 << 20))
+        ->group(network);
+
+    const auto neurons = "Neuron (defaults: those of --neuron)";
+    app.add_option("--theta", s.theta, "threshold")->capture_default_str()->group(neurons);
+    app.add_option("--v0", s.v0, "initial membrane, in thresholds")->group(neurons);
+    app.add_option("--beta", s.beta, "leak: v = beta v + x; 1 is none")
+        ->check(CLI::Range(0.0, 1.0))
+        ->group(neurons);
+    app.add_option("--compare", s.compare, "greater_equal or greater")->group(neurons);
+    app.add_option("--reset", s.reset, "subtract, zero or value")->group(neurons);
+    app.add_option("--reset-value", s.reset_value, "of --reset value")->group(neurons);
+    app.add_option("--amplitude", s.amplitude, "of a spike: theta or one")->group(neurons);
+    app.add_option("--surrogate", s.surrogate, "atan, triangle, rectangle or sigmoid")
+        ->group(neurons);
+    app.add_option("--surrogate-width", s.surrogate_width,
+                   "atan's alpha (2), triangle's and rectangle's w (1), sigmoid's k (4)")
+        ->check(CLI::PositiveNumber)
+        ->group(neurons);
+    app.add_flag("--scale-width", s.scale_width, "the surrogate's width in thresholds")
+        ->group(neurons);
+    app.add_flag("--detach-reset", s.detach_reset, "no gradient through the reset")->group(neurons);
+    app.add_flag("--train-thresholds", t.train_thresholds, "theta is trained too")->group(neurons);
+
+    const auto data = "Data";
+    app.add_option("--dataset", s.dataset, program::joined(dataset_names()))->group(data);
+    app.add_option("--framing", s.framing, "of recordings: tonic:bins=10, sj:number=10, ...")
+        ->group(data);
+    app.add_option("--ann-frames", s.ann_frames, "an ANN on recordings: mean or sum of the frames")
+        ->capture_default_str()
+        ->group(data);
+    app.add_option("--mean", s.mean, "x = (byte / 255 - mean) / std, a channel each")
+        ->delimiter(',')
+        ->group(data);
+    app.add_option("--std", s.std, "default: the data set's own")->delimiter(',')->group(data);
+    app.add_option("--crop", t.augment.crop, "pad by this much, then crop at random")->group(data);
+    app.add_flag("--flip", t.augment.flip, "flip half of the images")->group(data);
+    app.add_option("--cutout", t.augment.cutout, "side of a square set to 0")->group(data);
+    app.add_option("--shift", t.augment.shift, "move by up to this many pixels")->group(data);
+    app.add_flag("--auto-augment", t.augment.auto_augment, "the CIFAR-10 policy")->group(data);
+
+    const auto training = "Training";
+    app.add_option("--epochs", t.epochs, "passes over the training data")
+        ->capture_default_str()
+        ->check(CLI::Range(1, 1000000))
+        ->group(training);
+    app.add_option("--recipe", s.recipe,
+                   "default, or cifar: crop 4, flip, auto-augment, cutout 16, batch 128, SGD 0.9 "
+                   "Nesterov, lr 0.1, weight decay 5e-4")
+        ->capture_default_str()
+        ->group(training);
+    app.add_option("--batch", t.batch, "samples a step")
+        ->capture_default_str()
+        ->check(CLI::Range(size_t(1), size_t(1) << 20))
+        ->group(training);
+    app.add_option("--optimizer", s.optimizer, "adamw or sgd")
+        ->capture_default_str()
+        ->group(training);
+    app.add_option("--lr", t.optim.lr, "learning rate")
+        ->capture_default_str()
+        ->check(CLI::NonNegativeNumber)
+        ->group(training);
+    app.add_option("--threshold-lr", t.optim.threshold_lr, "learning rate of lambda and theta")
+        ->capture_default_str()
+        ->check(CLI::NonNegativeNumber)
+        ->group(training);
+    app.add_option("--weight-decay", t.optim.weight_decay)
+        ->capture_default_str()
+        ->check(CLI::NonNegativeNumber)
+        ->group(training);
+    app.add_option("--momentum", t.optim.momentum, "of sgd")
+        ->capture_default_str()
+        ->check(CLI::Range(0.0, 1.0))
+        ->group(training);
+    app.add_option("--schedule", s.schedule, "constant, cosine, linear or step")
+        ->capture_default_str()
+        ->group(training);
+    app.add_option("--warmup", t.warmup, "steps of rising learning rate")
+        ->capture_default_str()
+        ->check(CLI::NonNegativeNumber)
+        ->group(training);
+    app.add_option("--label-smoothing", t.label_smoothing)->capture_default_str()->group(training);
+    app.add_option("--ema", t.ema, "decay of averaged weights; 0: off")
+        ->capture_default_str()
+        ->group(training);
+    app.add_option("--clip-norm", t.optim.clip_norm, "of all gradients together; 0: off")
+        ->capture_default_str()
+        ->check(CLI::NonNegativeNumber)
+        ->group(training);
+    app.add_flag("--recompute", t.recompute, "keep spikes only: less memory, more time")
+        ->group(training);
+
+    const auto files = "Files";
+    app.add_option("--out", s.out, "the trained model")->type_name("FILE")->group(files);
+    app.add_option("--checkpoint", s.checkpoint,
+                   "folder of last.safetensors (default: beside --out, else run/)")
+        ->type_name("DIR")
+        ->group(files);
+    app.add_option("--checkpoint-steps", t.checkpoint_steps,
+                   "write it also every so many steps; always after an epoch")
+        ->check(CLI::NonNegativeNumber)
+        ->group(files);
+    app.add_option("--resume", s.resume, "go on from a checkpoint, with its options")
+        ->type_name("FILE")
+        ->configurable(false)
+        ->group(files);
+    program::add_common_options(app, s.common);
+    app.set_version_flag("--version", "nc_train " + program::version());
+    app.footer(
+        "Examples:\n"
+        "  nc_train --model lenet --dataset fashion-mnist --epochs 5 --out ann.safetensors\n"
+        "  nc_train --model cnn-nmnist --neuron lif --dataset nmnist --T 10 --out snn.safetensors\n"
+        "  nc_train --resume run/last.safetensors");
+}
+
+bool given(const CLI::App& app, const char* option) {
+    return app.count(option) > 0;
+}
+
+// A recipe sets what was not asked for by name.
+void apply_recipe(const CLI::App& app, Settings& s) {
+    if (choose("recipe", s.recipe, {"default", "cifar"}) == 0) return;
+    TrainOptions& t = s.train;
+    const auto set = [&](const char* option, auto& field, auto value) {
+        if (!given(app, option)) field = value;
+    };
+    set("--crop", t.augment.crop, 4);
+    set("--flip", t.augment.flip, true);
+    set("--auto-augment", t.augment.auto_augment, true);
+    set("--cutout", t.augment.cutout, 16);
+    set("--batch", t.batch, 128);
+    set("--optimizer", s.optimizer, "sgd");
+    set("--lr", t.optim.lr, 0.1);
+    set("--weight-decay", t.optim.weight_decay, 5e-4);
+}
+
+Neuron neuron_of(const CLI::App& app, const Settings& s) {
+    Neuron n = default_neuron(s.neuron);
+    n.theta = Tensor::full<float>({1}, float(s.theta));
+    if (given(app, "--v0")) n.v0_fraction = s.v0;
+    if (given(app, "--beta")) n.rule.beta = s.beta;
+    if (given(app, "--compare"))
+        n.rule.compare =
+            kernels::Compare(choose("compare", s.compare, {"greater_equal", "greater"}));
+    if (given(app, "--reset")) {
+        const size_t kind = choose("reset", s.reset, {"subtract", "zero", "value"});
+        n.rule.reset = kind == 0 ? kernels::Reset::subtract : kernels::Reset::to_value;
+        n.rule.reset_value = kind == 2 ? s.reset_value : 0;
+    }
+    if (given(app, "--amplitude"))
+        n.amplitude = Neuron::Amplitude(choose("amplitude", s.amplitude, {"theta", "one"}));
+    if (given(app, "--surrogate")) {
+        const double widths[] = {2, 1, 1, 4};
+        const size_t kind =
+            choose("surrogate", s.surrogate, {"atan", "triangle", "rectangle", "sigmoid"});
+        n.rule.surrogate = kernels::Surrogate(kind);
+        n.rule.surrogate_width = widths[kind];
+    }
+    if (given(app, "--surrogate-width")) n.rule.surrogate_width = s.surrogate_width;
+    n.rule.scale_width = s.scale_width;
+    n.rule.detach_reset = s.detach_reset;
+    return n;
+}
+
+Graph make_graph(const CLI::App& app, const Settings& s, const Dataset& data) {
+    if (!s.graph.empty())
+        return draw_weights(graph_from_json(read_json(s.graph), {}, s.graph), s.common.seed);
+    ZooOptions zoo;
+    zoo.activation = s.neuron.empty() ? s.activation : s.neuron;
+    zoo.levels = s.levels;
+    zoo.seed = s.common.seed;
+    if (!s.neuron.empty()) zoo.neuron = neuron_of(app, s);
+    return make_model(s.model, data.sample_shape(), data.classes(), zoo);
+}
+
+void check_settings(const CLI::App& app, const Settings& s) {
+    const auto refuse = [](const std::string& what, const std::string& hint = "") {
+        throw Error("[nc_train] " + what, ErrorKind::usage, hint);
+    };
+    if (s.model.empty() == s.graph.empty())
+        refuse(s.model.empty() ? "--model or --graph is needed"
+                               : "--model and --graph exclude each other",
+               "for instance --model lenet");
+    if (s.dataset.empty()) refuse("--dataset is needed", "for instance --dataset fashion-mnist");
+    if (!s.model.empty()) choose("model", s.model, model_names());
+    choose("dataset", s.dataset, dataset_names());
+    if (!s.neuron.empty()) choose("neuron", s.neuron, {"if", "lif"});
+    choose("activation", s.activation, {"relu", "qcfs"});
+    choose("ann-frames", s.ann_frames, {"mean", "sum"});
+    if (!s.neuron.empty() && given(app, "--activation"))
+        refuse("--neuron and --activation exclude each other");
+    if (!(s.theta > 0) || !std::isfinite(s.theta)) refuse("--theta must be positive");
+    for (const char* option :
+         {"--theta", "--v0", "--beta", "--compare", "--reset", "--reset-value", "--amplitude",
+          "--surrogate", "--surrogate-width", "--scale-width", "--detach-reset"})
+        if (given(app, option) && (s.neuron.empty() || !s.graph.empty()))
+            refuse(std::string(option) + " describes the neurons of --model with --neuron");
+    if (!s.graph.empty() && (given(app, "--neuron") || given(app, "--activation")))
+        refuse("--neuron and --activation choose for --model; a graph names its own");
+    if (given(app, "--reset-value") && s.reset != "value")
+        refuse("--reset-value goes with --reset value");
+}
+
+// At most --samples of them, drawn by the seed.
+std::unique_ptr<Dataset> limited(const Dataset& data, size_t samples, uint64_t seed) {
+    std::vector<uint32_t> chosen =
+        Random(seed, streams::shuffle).permutation(uint32_t(data.size()));
+    if (samples > 0 && samples < chosen.size()) chosen.resize(samples);
+    return subset(data, std::move(chosen));
+}
+
+std::string checkpoint_path(const Settings& s) {
+    if (!s.checkpoint.empty()) return (fs::path(s.checkpoint) / "last.safetensors").string();
+    if (s.out.empty()) return "run/last.safetensors";
+    return fs::path(s.out).replace_extension("last.safetensors").string();
+}
+
+// Output paths that could fail are refused before the training, not after.
+void check_outputs(const Settings& s, bool resuming) {
+    if (!s.out.empty()) program::check_output(s.out, s.common.force);
+    const std::string path = s.train.checkpoint;
+    if (const fs::path folder = fs::path(path).parent_path();
+        s.out.empty() || !s.checkpoint.empty()) {
+        std::error_code error;
+        fs::create_directories(folder, error);
+        if (error)
+            throw Error("[nc_train] cannot make the folder " + folder.string() + ": " +
+                        error.message());
+    }
+    const bool its_own = resuming && fs::exists(path) && fs::equivalent(path, s.resume);
+    if (fs::exists(path) && !its_own && !s.common.force)
+        throw Error("[nc_train] a checkpoint is there already: " + path, ErrorKind::usage,
+                    "--resume " + path + " goes on with it, --force starts again");
+    program::check_output(path, true);
+}
+
+std::string megabytes(size_t bytes) {
+    return fmt::format("{:.1f} MB", double(bytes) / 1e6);
+}
+
+std::string numbers(const std::vector<float>& values) {
+    std::vector<std::string> words;
+    for (const float x : values) words.push_back(fmt::format("{:.4g}", x));
+    return program::joined(words);
+}
+
+int train_and_report(const CLI::App& app, Settings& s, const Model* resume,
+                     const std::string& command) {
+    TrainOptions& t = s.train;
+    check_settings(app, s);
+    apply_recipe(app, s);
+    t.seed = s.common.seed;
+    t.ann_frames = s.ann_frames;
+    t.optim.kind = OptimOptions::Kind(choose("optimizer", s.optimizer, {"sgd", "adamw"}));
+    t.schedule = Schedule(choose("schedule", s.schedule, schedules));
+    t.checkpoint = checkpoint_path(s);
+    check_outputs(s, resume != nullptr);
+    Compute compute = program::make_compute(s.common);
+
+    DataSets sets = load_data({s.dataset, s.common.data, s.T, s.framing, s.mean, s.std});
+    const Graph graph = resume != nullptr ? resume->graph : make_graph(app, s, *sets.train);
+    const bool spiking = is_spiking(graph);
+    if (s.T == 0) s.T = is_residual(graph) ? 32 : 16;
+    if (sets.train->steps() > 0) s.T = sets.train->steps();
+    t.T = s.T;
+    const auto training = limited(*sets.train, s.common.samples, t.seed);
+    const auto test = limited(*sets.test, s.common.samples, t.seed);
+    const Split split = validation_split(training->size(), t.seed);
+    const auto fit = subset(*training, split.train);
+    const auto validation = subset(*training, split.validation);
+    std::string label = sets.note;
+    if (training->size() < sets.train->size())
+        label = fmt::format("subset: {} + {} samples", training->size(), test->size());
+
+    ModelInfo info;
+    info.dataset = s.dataset;
+    info.T = spiking || sets.train->steps() > 0 ? s.T : 0;
+    info.mean = sets.mean;
+    info.std = sets.std;
+    info.framing = sets.framing;
+    if (sets.train->steps() > 0 && !spiking) info.ann_frames = s.ann_frames;
+    info.classes = sets.train->classes();
+    info.provenance = {{"program", "nc_train"},
+                       {"version", program::version()},
+                       {"command", command},
+                       {"seed", t.seed},
+                       {"options", app.config_to_str()}};
+
+    program::say(
+        s.common,
+        fmt::format("{}: {} parameters, {} training, {} validation, {} test samples{}",
+                    s.model.empty() ? s.graph : s.model, parameter_count(graph), fit->size(),
+                    validation->size(), test->size(), label.empty() ? "" : " (" + label + ")"));
+    if (!sets.mean.empty())
+        program::say(s.common, "input: (byte / 255 - mean) / std, mean " + numbers(sets.mean) +
+                                   ", std " + numbers(sets.std) +
+                                   (s.mean.empty() && s.std.empty() ? ", the data set's own" : ""));
+
+    program::Log log(s.common, resume != nullptr);
+    program::catch_interrupts();
+    program::ProgressLine line(s.common);
+    size_t peak = 0, epochs = 0;
+    double epoch_seconds = 0;
+    TrainHooks hooks;
+    hooks.progress = [&](const Progress& p) {
+        line.show("", p);
+        log.write("train", p);
+        peak = std::max(peak, p.peak_bytes);
+        epochs += p.epoch_done;
+        epoch_seconds += p.epoch_seconds;
+    };
+    hooks.stop = program::interrupted_by_user;
+    Trained trained;
+    try {
+        trained = train(compute, graph, info, *fit, validation.get(), t, hooks, resume);
+    } catch (const Interrupted&) {
+        line.clear();
+        program::say(s.common,
+                     "saved " + t.checkpoint + "; nc_train --resume " + t.checkpoint + " goes on");
+        throw;
+    }
+    line.clear();
+
+    EvaluateOptions how;
+    how.T = t.T;
+    how.ann_frames = s.ann_frames;
+    const Evaluation e = evaluate(compute, trained.graph, *test, how);
+    if (epochs > 0) epoch_seconds /= double(epochs);
+    Json result = {{"model", s.model.empty() ? s.graph : s.model},
+                   {"dataset", s.dataset},
+                   {"subset", label.empty() ? Json(nullptr) : Json(label)},
+                   {"parameters", parameter_count(graph)},
+                   {"epochs", t.epochs},
+                   {"seed", t.seed},
+                   {"test_accuracy", e.accuracy},
+                   {"test_samples", e.samples},
+                   {"validation_accuracy", program::number_or_null(trained.validation_accuracy)},
+                   {"best_epoch", trained.best_epoch + 1},
+                   {"seconds", trained.seconds},
+                   {"seconds_per_epoch", epochs > 0 ? Json(epoch_seconds) : Json(nullptr)},
+                   {"peak_bytes", peak > 0 ? Json(peak) : Json(nullptr)}};
+    if (spiking) {
+        result["T"] = s.T;
+        result["accuracy_at_t"] = e.accuracy_at_t;
+        result["sparsity"] = e.sparsity();
+    }
+    if (!s.out.empty()) {
+        Model model;
+        model.graph = trained.graph;
+        model.info = info;
+        model.info.provenance["result"] = result;
+        save_model(s.out, model);
+        result["out"] = s.out;
+        if (s.checkpoint.empty()) fs::remove(t.checkpoint);
+    }
+    log.write({{"stage", "result"}, {"result", result}});
+
+    std::string text;
+    const auto row = [&](const std::string& name, const std::string& value) {
+        text += fmt::format("{:<24}{}\n", name, value);
+    };
+    row("test accuracy", fmt::format("{:.2f} % of {} samples{}", e.accuracy, e.samples,
+                                     label.empty() ? "" : " (" + label + ")"));
+    row("validation accuracy", fmt::format("{:.2f} % after epoch {}", trained.validation_accuracy,
+                                           trained.best_epoch + 1));
+    if (spiking) row("sparsity", fmt::format("{:.2f} % at T = {}", e.sparsity(), s.T));
+    if (epochs > 0) {
+        row("seconds per epoch", fmt::format("{:.1f}", epoch_seconds));
+        row("peak of a step", megabytes(peak));
+    }
+    row("saved", s.out.empty() ? t.checkpoint : s.out);
+    program::print_result(s.common, text, result);
+    return program::success;
+}
+
+// With --resume the checkpoint's own options count; these may be given anew.
+const std::vector<std::string> resumable = {"resume", "out",     "data",  "threads", "json",
+                                            "quiet",  "force",   "log",   "config",  "checkpoint",
+                                            "help",   "version", "device"};
+
+int resume_and_report(const CLI::App& app, const Settings& s, const std::string& command) {
+    for (const CLI::Option* option : app.get_options())
+        if (option->count() > 0 && std::find(resumable.begin(), resumable.end(),
+                                             option->get_single_name()) == resumable.end())
+            throw Error("[nc_train] --" + option->get_single_name() +
+                        " cannot change on resuming: the checkpoint holds it");
+    const Model model = load_model(s.resume);
+    const Json& provenance = model.info.provenance;
+    if (!model.state_info.is_object() || !model.state_info.contains("options") ||
+        !provenance.contains("options") || !provenance["options"].is_string())
+        throw Error("[nc_train] " + s.resume + " is not a checkpoint of nc_train", ErrorKind::model,
+                    "a finished model holds no training state");
+    CLI::App stored("nc_train");
+    Settings options;
+    add_options(stored, options);
+    std::istringstream text(provenance["options"].get<std::string>());
+    stored.parse_from_stream(text);
+    options.resume = s.resume;
+    if (!s.out.empty()) options.out = s.out;
+    // Where the checkpoint lies is where it goes on.
+    options.checkpoint = given(app, "--checkpoint") ? s.checkpoint : options.checkpoint;
+    program::Common common = s.common;
+    common.seed = options.common.seed;
+    common.samples = options.common.samples;
+    if (common.data.empty()) common.data = options.common.data;
+    if (common.log.empty()) common.log = options.common.log;
+    options.common = common;
+    return train_and_report(stored, options, &model, command);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    CLI::App app("Trains a network on real data: an ANN, a QCFS network or a spiking one.",
+                 "nc_train");
+    Settings settings;
+    add_options(app, settings);
+    return program::run(app, argc, argv, [&] {
+        const std::string command = program::command_line(argc, argv);
+        return settings.resume.empty() ? train_and_report(app, settings, nullptr, command)
+                                       : resume_and_report(app, settings, command);
+    });
+}
