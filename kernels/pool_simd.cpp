@@ -97,23 +97,38 @@ static inline void store_index(Part io, int32_t* p, Int v) {
     memcpy(p, each, io.n * sizeof(int32_t));
 }
 
+// The best value so far and its place, an int32 in each lane's bits.
+struct Winner {
+    Vec value, place;
+    // v at `at` wins when it is greater or a NaN, unless a NaN has won.
+    void meet(Vec v, size_t at) {
+        const Mask wins = ~(v <= value) & (value == value);
+        value = select(wins, v, value);
+        place = select(wins, bits(at), place);
+    }
+    static Vec bits(size_t at) { return xsimd::bitwise_cast<Vec>(Int(int32_t(at))); }
+};
+
 static void max(Queue& q, const float* x, float* y, int32_t* index, const PoolShape& s) {
     for_outputs(q.threads, s, [=](bool room, Range ry, Range rx, size_t image, size_t out) {
-        channel_loop(s.c, room, [=](auto io, size_t j) {
-            const float* in = x + image * s.w * s.c + j;
-            Vec best = broadcast(0), place = broadcast(0);
-            bool first = true;
-            for (size_t iy = ry.first; iy < ry.last; ++iy)
-                for (size_t ix = rx.first; ix < rx.last; ++ix) {
-                    const Vec v = io.load(in + (iy * s.w + ix) * s.c);
-                    const Vec here = xsimd::bitwise_cast<Vec>(Int(int32_t(iy * s.w + ix)));
-                    const Mask wins = (v > best) | (is_nan(v) & (best == best));
-                    best = first ? v : select(wins, v, best);
-                    place = first ? here : select(wins, here, place);
-                    first = false;
-                }
-            io.store(y + out + j, best);
-            if (index != nullptr) store_index(io, index + out + j, xsimd::bitwise_cast<Int>(place));
+        const size_t at = ry.first * s.w + rx.first, w = s.w, c = s.c;
+        const float* in = x + (image * w + at) * c;
+        const size_t height = ry.last - ry.first, width = rx.last - rx.first;
+        channel_loop(c, room, [=](auto io, size_t j) {
+            const float* p = in + j;
+            Winner best = {io.load(p), Winner::bits(at)};
+            if (height == 2 && width == 2) {
+                best.meet(io.load(p + c), at + 1);
+                best.meet(io.load(p + w * c), at + w);
+                best.meet(io.load(p + (w + 1) * c), at + w + 1);
+            } else {
+                for (size_t ky = 0; ky < height; ++ky)
+                    for (size_t kx = ky == 0 ? 1 : 0; kx < width; ++kx)
+                        best.meet(io.load(p + (ky * w + kx) * c), at + ky * w + kx);
+            }
+            io.store(y + out + j, best.value);
+            if (index != nullptr)
+                store_index(io, index + out + j, xsimd::bitwise_cast<Int>(best.place));
         });
     });
 }
@@ -139,16 +154,63 @@ static inline void for_inputs(int threads, const PoolShape& s, Body body) {
     });
 }
 
+// Windows side by side, or only one, without padding: each input belongs to one window at most.
+static inline bool tiled(const PoolShape& s) {
+    return (s.stride_h == s.kh || s.out_h() == 1) && (s.stride_w == s.kw || s.out_w() == 1) &&
+           s.pad_h == 0 && s.pad_w == 0;
+}
+
+// Calls body(roomy, output offset, input offset of its window, y * w + x of that) for the outputs
+// of tiled windows, and sets what no window covers to 0.
+template <class Body>
+static inline void for_tiles(int threads, const PoolShape& s, float* dx, Body body) {
+    const size_t oh = s.out_h(), ow = s.out_w(), outputs = s.n * oh * ow * s.c;
+    const size_t length = s.w * s.c, covered = ow * s.kw * s.c;
+    parallel_for(threads, s.n * oh, row_grain(s.kh * length), [&](size_t begin, size_t end) {
+        for (size_t row = begin; row < end; ++row) {
+            const size_t oy = row % oh, first = (row / oh * s.h + oy * s.kh) * length;
+            for (size_t ky = 0; covered < length && ky < s.kh; ++ky)
+                memset(dx + first + ky * length + covered, 0, (length - covered) * sizeof(float));
+            if (oy + 1 == oh)
+                memset(dx + first + s.kh * length, 0, (s.h - oh * s.kh) * length * sizeof(float));
+            for (size_t ox = 0; ox < ow; ++ox) {
+                const size_t out = (row * ow + ox) * s.c, in = ox * s.kw * s.c;
+                const bool room =
+                    in + (s.kw - 1) * s.c + lanes <= covered && out + lanes <= outputs;
+                body(room, out, first + in, oy * s.kh * s.w + ox * s.kw);
+            }
+        }
+    });
+}
+
 static void average_backward(Queue& q, const float* dy, float* dx, const PoolShape& s) {
-    const Vec factor = broadcast(1.0f / float(s.kh * s.kw));
-    const size_t ow = s.out_w();
+    const Vec factor = broadcast(1.0f / float(s.kh * s.kw)), zero = broadcast(0);
+    const size_t ow = s.out_w(), w = s.w, c = s.c;
+    if (tiled(s)) {
+        for_tiles(q.threads, s, dx, [=](bool room, size_t out, size_t in, size_t) {
+            channel_loop(c, room, [=](auto io, size_t j) {
+                const Vec v = zero + io.load(dy + out + j) * factor;
+                float* p = dx + in + j;
+                if (s.kh == 2 && s.kw == 2) {
+                    io.store(p, v);
+                    io.store(p + c, v);
+                    io.store(p + w * c, v);
+                    io.store(p + (w + 1) * c, v);
+                    return;
+                }
+                for (size_t ky = 0; ky < s.kh; ++ky)
+                    for (size_t kx = 0; kx < s.kw; ++kx) io.store(p + (ky * w + kx) * c, v);
+            });
+        });
+        return;
+    }
     for_inputs(q.threads, s,
                [=](bool room, Range ry, Range rx, size_t image, size_t, size_t, size_t in) {
-                   channel_loop(s.c, room, [=](auto io, size_t j) {
-                       Vec sum = broadcast(0);
+                   channel_loop(c, room, [=](auto io, size_t j) {
+                       Vec sum = zero;
                        for (size_t oy = ry.first; oy < ry.last; ++oy)
                            for (size_t ox = rx.first; ox < rx.last; ++ox)
-                               sum = sum + io.load(dy + (image + oy * ow + ox) * s.c + j) * factor;
+                               sum = sum + io.load(dy + (image + oy * ow + ox) * c + j) * factor;
                        io.store(dx + in + j, sum);
                    });
                });
@@ -175,17 +237,32 @@ static inline Mask equal(Int a, Int b) {
 
 static void max_backward(Queue& q, const float* dy, const int32_t* index, float* dx,
                          const PoolShape& s) {
-    const size_t ow = s.out_w();
+    const size_t ow = s.out_w(), w = s.w, c = s.c;
+    const Vec zero = broadcast(0);
+    if (tiled(s)) {
+        for_tiles(q.threads, s, dx, [=](bool room, size_t out, size_t in, size_t at) {
+            channel_loop(c, room, [=](auto io, size_t j) {
+                const Vec v = zero + io.load(dy + out + j);
+                const Int place = load_index(io, index + out + j);
+                for (size_t ky = 0; ky < s.kh; ++ky)
+                    for (size_t kx = 0; kx < s.kw; ++kx) {
+                        const Mask won = equal(place, Int(int32_t(at + ky * w + kx)));
+                        io.store(dx + in + (ky * w + kx) * c + j, select(won, v, zero));
+                    }
+            });
+        });
+        return;
+    }
     for_inputs(q.threads, s,
                [=](bool room, Range ry, Range rx, size_t image, size_t y, size_t x, size_t in) {
-                   const Int here = Int(int32_t(y * s.w + x));
-                   channel_loop(s.c, room, [=](auto io, size_t j) {
-                       Vec sum = broadcast(0);
+                   const Int here = Int(int32_t(y * w + x));
+                   channel_loop(c, room, [=](auto io, size_t j) {
+                       Vec sum = zero;
                        for (size_t oy = ry.first; oy < ry.last; ++oy)
                            for (size_t ox = rx.first; ox < rx.last; ++ox) {
-                               const size_t at = (image + oy * ow + ox) * s.c + j;
-                               const Mask won = equal(load_index(io, index + at), here);
-                               sum = sum + select(won, io.load(dy + at), broadcast(0));
+                               const size_t o = (image + oy * ow + ox) * c + j;
+                               const Mask won = equal(load_index(io, index + o), here);
+                               sum = sum + select(won, io.load(dy + o), zero);
                            }
                        io.store(dx + in + j, sum);
                    });
