@@ -48,7 +48,7 @@ GradientCheck check_gradient(Compute& compute, const Function& function,
                 (8 * (loss_at(h) - loss_at(-h)) - (loss_at(2 * h) - loss_at(-2 * h))) / (12 * h);
             const double found = gradient.defined() ? gradient.data<double>()[j] : 0.0;
             const double error = std::abs(found - difference) / std::max(1.0, std::abs(difference));
-            if (error <= out.error) continue;  // a NaN passes on and is reported
+            if (std::isnan(out.error) || error <= out.error) continue;  // a NaN stays
             out.error = error;
             out.where = "input " + std::to_string(i) + " at " + std::to_string(j) + ": tape " +
                         std::to_string(found) + ", difference " + std::to_string(difference);

@@ -1,6 +1,5 @@
 // The shape of every node's output, per sample.
-#include <queue>
-#include <type_traits>
+#include <algorithm>
 
 #include "engine/graph.h"
 
@@ -122,52 +121,80 @@ struct Infer {
 
 }  // namespace
 
-// Walks from the input along all edges, delayed ones too (a recurrent layer is known only through
-// them), and then asks that all edges into a node agree.
-std::vector<Shape> infer_shapes(const Graph& g) {
-    const size_t n = g.nodes.size();
-    std::vector<std::vector<size_t>> next(n);
-    for (const Edge& e : g.edges) {
-        if (e.from >= n || e.to >= n)
-            throw Error("[graph] edge " + std::to_string(e.from) + " -> " + std::to_string(e.to) +
-                            " of " + std::to_string(n) + " nodes",
-                        ErrorKind::model);
-        next[e.from].push_back(e.to);
-    }
+namespace {
 
-    std::vector<Shape> in(n), out(n);
-    std::vector<bool> known(n);
-    std::queue<size_t> open;
-    for (size_t i = 0; i < n; ++i) {
-        const auto* input = std::get_if<Input>(&g.nodes[i].op);
-        if (input == nullptr) continue;
-        const Shape& shape = input->shape;
-        if ((shape.rank() != 1 && shape.rank() != 3) || shape.elements() == 0)
-            refuse(g.nodes[i], "a sample has the shape " + shape.str() +
-                                   ", not [F] or [H, W, C] with every size positive");
-        in[i] = shape;
-        known[i] = true;
-        open.push(i);
-    }
-    while (!open.empty()) {
-        const size_t i = open.front();
-        open.pop();
-        out[i] = std::visit(Infer{g.nodes[i], in[i]}, g.nodes[i].op);
-        if (out[i].elements() == 0) refuse(g.nodes[i], "an empty output " + out[i].str());
-        for (const size_t other : next[i]) {
-            if (known[other]) continue;
-            known[other] = true;
-            in[other] = out[i];
-            open.push(other);
+// The shapes found so far.
+struct Known {
+    const Graph& g;
+    std::vector<std::vector<size_t>> from, to;  // neighbours by node
+    std::vector<Shape> in, out;
+    std::vector<bool> known;
+
+    explicit Known(const Graph& graph)
+        : g(graph),
+          from(g.nodes.size()),
+          to(g.nodes.size()),
+          in(g.nodes.size()),
+          out(g.nodes.size()),
+          known(g.nodes.size()) {
+        for (const Edge& e : g.edges) {
+            from[e.to].push_back(e.from);
+            to[e.from].push_back(e.to);
         }
     }
-    for (const Edge& e : g.edges)
-        if (known[e.from] && !(out[e.from] == in[e.to]))
-            refuse(g.nodes[e.to], "its inputs differ: " + in[e.to].str() + " and " +
-                                      out[e.from].str() + " from '" + g.nodes[e.from].name + "'");
-    for (size_t i = 0; i < n; ++i)
-        if (!known[i]) refuse(g.nodes[i], "it is not reached from the input");
-    return out;
+
+    // Asks that the inputs of node i known so far agree.
+    void check_inputs(size_t i) const {
+        for (const size_t source : from[i])
+            if (known[source] && !(out[source] == in[i]))
+                refuse(g.nodes[i], "its inputs differ: " + in[i].str() + " and " +
+                                       out[source].str() + " from '" + g.nodes[source].name + "'");
+    }
+
+    // Computes node i from its inputs known so far; nothing while there is none.
+    void resolve(size_t i) {
+        if (const auto* input = std::get_if<Input>(&g.nodes[i].op)) {
+            in[i] = input->shape;
+            if ((in[i].rank() != 1 && in[i].rank() != 3) || in[i].elements() == 0)
+                refuse(g.nodes[i], "a sample has the shape " + in[i].str() +
+                                       ", not [F] or [H, W, C] with every size positive");
+        } else {
+            const auto source = std::find_if(from[i].begin(), from[i].end(),
+                                             [&](size_t other) { return known[other]; });
+            if (source == from[i].end()) return;
+            in[i] = out[*source];
+            check_inputs(i);
+        }
+        out[i] = std::visit(Infer{g.nodes[i], in[i]}, g.nodes[i].op);
+        if (out[i].elements() == 0) refuse(g.nodes[i], "an empty output " + out[i].str());
+        known[i] = true;
+    }
+};
+
+}  // namespace
+
+// In topological order; then along what is known to the nodes that only delayed edges enter (a
+// recurrent layer).
+std::vector<Shape> infer_shapes(const Graph& g) {
+    const std::vector<size_t> order = topological_order(g);
+    Known shapes(g);
+    for (const size_t i : order) shapes.resolve(i);
+    std::vector<size_t> open = order;
+    while (!open.empty()) {
+        const size_t i = open.back();
+        open.pop_back();
+        if (!shapes.known[i]) continue;
+        for (const size_t other : shapes.to[i]) {
+            if (shapes.known[other]) continue;
+            shapes.resolve(other);
+            open.push_back(other);
+        }
+    }
+    for (size_t i = 0; i < g.nodes.size(); ++i) {
+        if (!shapes.known[i]) refuse(g.nodes[i], "it is not reached from the input");
+        shapes.check_inputs(i);
+    }
+    return shapes.out;
 }
 
 }  // namespace nc
