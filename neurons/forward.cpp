@@ -4,7 +4,10 @@
 #include <algorithm>
 #include <cstring>
 #include <deque>
+#include <map>
 #include <optional>
+
+#include "autograd/recompute.h"
 
 namespace nc {
 namespace {
@@ -18,6 +21,15 @@ struct Value {
     Var v;
     bool time = false;
     bool binary = false;  // every element is 0 or 1
+    // A recomputed block's output: v is made of it when someone needs floats.
+    std::shared_ptr<fn::PackedSpikes> packed = nullptr;
+};
+
+// Nodes that train as one block which keeps packed spikes only: [flatten,] linear or conv [, batch
+// norm], neuron [, average pool], each the only consumer of the one before.
+struct Chain {
+    size_t weight = 0, neuron = 0;
+    std::optional<size_t> flatten, norm, pool;
 };
 
 // Whether the neuron's outputs are 0 or 1.
@@ -64,13 +76,33 @@ class Interpreter {
 
     Forwarded layer_by_layer(const std::vector<size_t>& order) {
         std::vector<Value> values(graph_.nodes.size());
+        std::map<size_t, Chain> chains;  // by first node
+        std::vector<bool> absorbed(graph_.nodes.size());
+        if (options_.recompute && tape_ != nullptr && !options_.observe)
+            for (const size_t node : order) {
+                if (absorbed[node]) continue;
+                const auto chain = chain_from(node);
+                if (!chain) continue;
+                chains[node] = *chain;
+                for (const auto member : {chain->flatten, std::optional(chain->weight), chain->norm,
+                                          std::optional(chain->neuron), chain->pool})
+                    if (member) absorbed[*member] = true;
+            }
         for (const size_t node : order) {
+            if (const auto chain = chains.find(node); chain != chains.end()) {
+                const size_t from = graph_.edges[incoming_[node].front()].from;
+                const Chain& c = chain->second;
+                values[c.pool.value_or(c.neuron)] = run_chain(c, values[from]);
+                if (--uses_[from] == 0) values[from] = {};
+            }
+            if (absorbed[node]) continue;
             Value x;
             for (const size_t e : incoming_[node]) {
                 const Edge& edge = graph_.edges[e];
-                add_into(x, edge.delay > 0 ? delayed(values[edge.from], size_t(edge.delay))
-                                           : values[edge.from]);
-                if (--uses_[edge.from] == 0) values[edge.from] = {};
+                Value& from = values[edge.from];
+                make_floats(from);
+                add_into(x, edge.delay > 0 ? delayed(from, size_t(edge.delay)) : from);
+                if (--uses_[edge.from] == 0) from = {};
             }
             if (std::holds_alternative<Input>(graph_.nodes[node].op)) x = input_;
             Tensor bits;
@@ -112,9 +144,10 @@ class Interpreter {
                 if (std::holds_alternative<Input>(graph_.nodes[node].op))
                     x = {input_.time ? input_.v.value.slice(t * N_, (t + 1) * N_) : input_.v.value};
                 values[node] = apply({node, x, 1, &membranes[node], nullptr});
+                values[node].time = false;  // [N, ...] each step, whichever layer
                 if (!std::holds_alternative<Output>(graph_.nodes[node].op)) continue;
                 const Tensor& y = values[node].v.value;
-                if (!timed[node]) {
+                if (!timed[node]) {  // the same at every step: [1, N, ...]
                     finish(values[node]);
                     return std::move(result_);
                 }
@@ -165,7 +198,7 @@ class Interpreter {
         std::memset(y.raw(), 0, hold);
         std::memcpy(static_cast<char*>(y.raw()) + hold, x.v.value.raw(), keep);
         if (tape_ == nullptr || !x.v.tracked()) return {y, true, x.binary};
-        const Var source(Tensor(), x.v.id);
+        const Var source = x.v.place();
         return {tape_->record(y,
                               [source, hold, keep](Tape& tape, const Tensor& dy) {
                                   Tensor dx = tape.compute().empty(dy.shape(), dy.dtype());
@@ -175,6 +208,88 @@ class Interpreter {
                                   tape.accumulate(source, dx);
                               }),
                 true, x.binary};
+    }
+
+    // The node that alone reads this one, and reads nothing else, at once.
+    std::optional<size_t> only_consumer(size_t node) const {
+        if (uses_[node] != 1) return std::nullopt;
+        for (const Edge& edge : graph_.edges)
+            if (edge.from == node && edge.delay == 0 && incoming_[edge.to].size() == 1)
+                return edge.to;
+        return std::nullopt;
+    }
+
+    template <class Op>
+    bool is(size_t node) const {
+        return std::holds_alternative<Op>(graph_.nodes[node].op);
+    }
+
+    std::optional<Chain> chain_from(size_t node) const {
+        Chain chain;
+        std::optional<size_t> at = node;
+        if (incoming_[node].size() != 1 || graph_.edges[incoming_[node].front()].delay != 0)
+            return std::nullopt;
+        if (is<Flatten>(node)) {
+            chain.flatten = node;
+            at = only_consumer(node);
+            if (!at || !is<Linear>(*at)) return std::nullopt;
+        }
+        if (!is<Linear>(*at) && !is<Conv>(*at)) return std::nullopt;
+        chain.weight = *at;
+        at = only_consumer(*at);
+        if (at && is<BatchNorm>(*at)) {
+            chain.norm = at;
+            at = only_consumer(*at);
+        }
+        if (!at || !is<Neuron>(*at)) return std::nullopt;
+        if (std::get<Neuron>(graph_.nodes[*at].op).rule.spiking != kernels::Spiking::plain)
+            return std::nullopt;
+        chain.neuron = *at;
+        at = only_consumer(*at);
+        if (at && is<AveragePool>(*at)) chain.pool = at;
+        return chain;
+    }
+
+    Value run_chain(const Chain& chain, const Value& x) {
+        const auto with = [&](size_t node, const char* field, const Tensor& own) {
+            return parameter({node, x, T_, nullptr, nullptr}, field, own);
+        };
+        fn::Block block;
+        const Operation& layer = graph_.nodes[chain.weight].op;
+        if (const auto* conv = std::get_if<Conv>(&layer)) {
+            block.weight = with(chain.weight, "weight", conv->weight);
+            block.bias = with(chain.weight, "bias", conv->bias);
+            block.conv = conv->options;
+        } else {
+            const auto& linear = std::get<Linear>(layer);
+            block.weight = with(chain.weight, "weight", linear.weight);
+            block.bias = with(chain.weight, "bias", linear.bias);
+        }
+        if (chain.norm) {
+            const auto& norm = std::get<BatchNorm>(graph_.nodes[*chain.norm].op);
+            block.norm.emplace();
+            block.norm->gamma = with(*chain.norm, "gamma", norm.gamma);
+            block.norm->beta = with(*chain.norm, "beta", norm.beta);
+            block.norm->mean = with(*chain.norm, "mean", norm.mean).value;
+            block.norm->variance = with(*chain.norm, "variance", norm.variance).value;
+            block.norm->eps = norm.eps;
+            block.norm->training = options_.training;
+            if (options_.training)
+                block.norm->batch = &result_.statistics[graph_.nodes[*chain.norm].name];
+        }
+        block.neuron = std::get<Neuron>(graph_.nodes[chain.neuron].op);
+        block.theta = with(chain.neuron, "theta", block.neuron.theta);
+        if (chain.pool) block.pool = std::get<AveragePool>(graph_.nodes[*chain.pool].op).options;
+        Value y;
+        y.time = true;
+        y.packed = std::make_shared<fn::PackedSpikes>(
+            x.packed ? fn::recompute_block(compute_, tape_, *x.packed, block)
+                     : fn::recompute_block(compute_, tape_, x.v, T_, !x.time, block));
+        return y;
+    }
+
+    void make_floats(Value& x) {
+        if (x.packed && !x.v.value.defined()) x.v = fn::expand(compute_, tape_, *x.packed);
     }
 
     // Which nodes give another value at each step.
