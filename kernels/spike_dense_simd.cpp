@@ -1,44 +1,57 @@
 // The canonical sums over every input for one instruction set: a tile of output pixels by outputs
-// in registers, inputs in order, the weights in slabs that stay in the second cache.
+// in registers, inputs in order, the weights in panels that stay in the first cache.
 #include "kernels/spike_simd.h"
 
 namespace nc::kernels::NC_ISA {
 
-static constexpr int pixels = 6;                          // in a tile, or 1
-static constexpr int vectors_many = lanes == 16 ? 4 : 2;  // outputs of a tile of 6
-static constexpr int vectors_one = 8;                     // outputs of a tile of 1
-static constexpr size_t longest_run = 1024;               // inputs
-static const float zeros[longest_run] = {};               // what padding reads
+static constexpr int pixels = 6;                          // in a tile
+static constexpr int vectors_many = lanes == 16 ? 4 : 2;  // outputs of a tile
+static constexpr int vectors_one = 8;                     // outputs of one pixel alone
+static constexpr size_t longest_run = 512;                // inputs
+static constexpr size_t most_runs = 32;
+static constexpr size_t panel_floats = 8192;  // weights that stay in the first cache
+static const float zeros[longest_run] = {};   // what padding reads
 
-// y [count pixels of y_stride, vectors] += x [pixels][n] w [n rows of w_stride]; the last vector
-// has `last` lanes unless whole.
+// Inputs that lie side by side under a kernel, for every pixel of a tile, and their weights.
+struct Run {
+    const float* x[pixels];
+    const float* w;
+    size_t n;
+};
+
+// y [count pixels of y_stride, vectors] += the runs' x w, weights in rows of w_stride; the last
+// vector has `last` lanes unless whole.
 template <int count, int vectors, bool whole, bool fused>
-static void dense_tile(const float* const* x, size_t n, const float* w, size_t w_stride, float* y,
+static void dense_tile(const Run* runs, size_t run_count, size_t w_stride, float* y,
                        size_t y_stride, size_t last) {
     const auto get = [&](const float* p, int k) __attribute__((always_inline)) {
         return whole || k + 1 < vectors ? load(p + k * lanes) : load_partial(p + k * lanes, last);
     };
-    const float* row[count];
     Vec sum[count * vectors];
     unrolled<count>([&](int p) __attribute__((always_inline)) {
-        row[p] = x[p];
         unrolled<vectors>([&](int k) __attribute__((always_inline)) {
             sum[p * vectors + k] = get(y + size_t(p) * y_stride, k);
         });
     });
-    for (size_t i = 0; i < n; ++i, w += w_stride) {
-        Vec weight[vectors];
-        unrolled<vectors>([&](int k) __attribute__((always_inline)) { weight[k] = get(w, k); });
-        unrolled<count>([&](int p) __attribute__((always_inline)) {
-            const Vec input = broadcast(row[p][i]);
-            unrolled<vectors>([&](int k) __attribute__((always_inline)) {
-                Vec& s = sum[p * vectors + k];
-                if constexpr (fused)
-                    s = fma(input, weight[k], s);
-                else
-                    s = s + input * weight[k];
+    for (const Run* run = runs; run < runs + run_count; ++run) {
+        const float* x[count];
+        unrolled<count>([&](int p) __attribute__((always_inline)) { x[p] = run->x[p]; });
+        const float* w = run->w;
+        const size_t n = run->n;
+        for (size_t i = 0; i < n; ++i, w += w_stride) {
+            Vec weight[vectors];
+            unrolled<vectors>([&](int k) __attribute__((always_inline)) { weight[k] = get(w, k); });
+            unrolled<count>([&](int p) __attribute__((always_inline)) {
+                const Vec input = broadcast(x[p][i]);
+                unrolled<vectors>([&](int k) __attribute__((always_inline)) {
+                    Vec& s = sum[p * vectors + k];
+                    if constexpr (fused)
+                        s = fma(input, weight[k], s);
+                    else
+                        s = s + input * weight[k];
+                });
             });
-        });
+        }
     }
     unrolled<count>([&](int p) __attribute__((always_inline)) {
         unrolled<vectors>([&](int k) __attribute__((always_inline)) {
@@ -51,8 +64,7 @@ static void dense_tile(const float* const* x, size_t n, const float* w, size_t w
     });
 }
 
-using DenseTile = void (*)(const float* const*, size_t, const float*, size_t, float*, size_t,
-                           size_t);
+using DenseTile = void (*)(const Run*, size_t, size_t, float*, size_t, size_t);
 
 // The tile of `count` pixels for a number of vectors known as it runs.
 template <int count, int vectors, bool fused>
@@ -63,84 +75,111 @@ static DenseTile pick_tile(int wanted, bool whole) {
                  : dense_tile<count, vectors, false, fused>;
 }
 
-// Outputs [first, last) of `count` pixels.
-template <int count, bool fused>
-static void add_inputs(const float* const* x, size_t n, const float* w, size_t w_stride, float* y,
-                       size_t y_stride, size_t first, size_t last) {
-    constexpr int most = count == 1 ? vectors_one : vectors_many;
-    while (first < last) {
-        const size_t vectors = (last - first + lanes - 1) / lanes;
-        const size_t now = vectors < most ? vectors : most;
-        const size_t tail = (last - first) % lanes;
-        pick_tile<count, most, fused>(int(now), now < vectors || tail == 0)(
-            x, n, w + first, w_stride, y + first, y_stride, tail);
-        first += now * lanes;
-    }
-}
-
-// One group of a convolution: its first input, weight and output, and its sizes; outputs
-// [first, last) of it.
-struct Group {
+// One group of a convolution: its first input, its inputs per tap, and a panel of its outputs:
+// `width` of them, their sums from y on, their weights in rows of w_stride from input `from` on.
+struct Panel {
     const float* x;
+    size_t cin;
     const float* w;
+    size_t w_stride;
     float* y;
-    size_t cin, first, last;
+    size_t width;
+    size_t from, to;  // inputs of the kernel's flat [kh, kw, cin]
 };
 
-// Inputs [from, to) of a kernel's flat [kh, kw, cin] added to `count` pixels from p on.
-template <int count, bool fused>
-static void add_slab(const Group& g, const ConvShape& s, size_t p, const Pixel* at, size_t from,
-                     size_t to) {
-    const size_t row_inputs = s.kw * g.cin;
+// The panel's sums of `count` pixels.
+template <int count>
+static void add_inputs(const Panel& g, const ConvShape& s, DenseTile tile, const Pixel* at,
+                       float* y) {
+    const size_t row_inputs = s.kw * g.cin, tail = g.width % lanes;
     // Where no pixel of the tile meets the left or right border, the inputs under a kernel row are
     // one run.
     bool inside = s.groups == 1 && s.dilation_w == 1;
     for (int k = 0; k < count; ++k) inside = inside && at[k].x < s.w && s.w - at[k].x >= s.kw;
-    const size_t longest = inside ? row_inputs : g.cin;
-    size_t ky = from / row_inputs, k_in_row = from % row_inputs;
-    while (from < to) {
-        const size_t kx = k_in_row / g.cin, c = k_in_row % g.cin;
-        size_t n = longest - (inside ? k_in_row : c);
-        if (n > to - from) n = to - from;
+    Run runs[most_runs];
+    size_t run_count = 0, ky = g.from / row_inputs, k_in_row = g.from % row_inputs;
+    size_t kx = k_in_row / g.cin, c = k_in_row % g.cin;
+    for (size_t k = g.from; k < g.to;) {
+        const size_t left = inside ? row_inputs - kx * g.cin - c : g.cin - c;
+        size_t n = left < g.to - k ? left : g.to - k;
         if (n > longest_run) n = longest_run;
-        const float* x[count];
+        Run& run = runs[run_count];
         bool any = false;
-        for (int k = 0; k < count; ++k) {
-            const size_t iy = at[k].y + ky * s.dilation_h, ix = at[k].x + kx * s.dilation_w;
+        for (int p = 0; p < count; ++p) {
+            const size_t iy = at[p].y + ky * s.dilation_h, ix = at[p].x + kx * s.dilation_w;
             const bool in = iy < s.h && ix < s.w;
-            x[k] = in ? g.x + ((at[k].image + iy) * s.w + ix) * s.cin + c : zeros;
+            run.x[p] = in ? g.x + ((at[p].image + iy) * s.w + ix) * s.cin + c : zeros;
             any = any || in;
         }
-        if (any)
-            add_inputs<count, fused>(x, n, g.w + from * s.cout, s.cout, g.y + p * s.cout, s.cout,
-                                     g.first, g.last);
-        from += n;
-        k_in_row += n;
-        if (k_in_row == row_inputs) k_in_row = 0, ++ky;
+        run.w = g.w + (k - g.from) * g.w_stride;
+        run.n = n;
+        run_count += any;
+        if (run_count == most_runs) {
+            tile(runs, run_count, g.w_stride, y, s.cout, tail);
+            run_count = 0;
+        }
+        k += n;
+        c += n;
+        while (c >= g.cin) c -= g.cin, ++kx;
+        while (kx >= s.kw) kx -= s.kw, ++ky;
     }
+    if (run_count > 0) tile(runs, run_count, g.w_stride, y, s.cout, tail);
 }
 
-template <bool fused>
-static void conv_share(const Group& g, const float* bias, const ConvShape& s, size_t begin,
-                       size_t end) {
-    const size_t inputs = s.kh * s.kw * g.cin;
-    const size_t fitting = slab_bytes / (s.cout * sizeof(float));
-    const size_t slab = fitting < 64 ? 64 : fitting;
-    for (size_t p = begin; p < end; ++p) start_sums(bias, g.y + p * s.cout, g.first, g.last);
-    for (size_t from = 0; from < inputs; from += slab) {
-        const size_t to = from + slab < inputs ? from + slab : inputs;
-        Pixel next(s, begin);
-        size_t p = begin;
-        for (; p + pixels <= end; p += pixels) {
-            Pixel at[pixels];
-            for (int k = 0; k < pixels; ++k) {
+// The panel's sums of pixels [begin, end): tiles of `count`, then smaller ones of what is left.
+template <int count, bool fused>
+static void add_panel(const Panel& g, const ConvShape& s, Pixel next, size_t begin, size_t end) {
+    if (end - begin >= count) {
+        constexpr int most = count == 1 ? vectors_one : vectors_many;
+        const DenseTile tile =
+            pick_tile<count, most, fused>(int((g.width + lanes - 1) / lanes), g.width % lanes == 0);
+        for (; end - begin >= count; begin += count) {
+            Pixel at[count];
+            for (int k = 0; k < count; ++k) {
                 at[k] = next;
                 next.next(s);
             }
-            add_slab<pixels, fused>(g, s, p, at, from, to);
+            add_inputs<count>(g, s, tile, at, g.y + begin * s.cout);
         }
-        for (; p < end; ++p, next.next(s)) add_slab<1, fused>(g, s, p, &next, from, to);
     }
+    if constexpr (count > 1)
+        add_panel<(count == pixels ? 4 : count / 2), fused>(g, s, next, begin, end);
+}
+
+// Outputs [first, last) of pixels [begin, end) of a group with these first input, weight, bias,
+// sum.
+template <bool fused>
+static void conv_share(const float* x, const float* w, const float* bias, float* y,
+                       const ConvShape& s, size_t begin, size_t end, size_t first, size_t last) {
+    const size_t cin = s.cin / s.groups, inputs = s.kh * s.kw * cin;
+    const size_t most = (end - begin > 1 ? vectors_many : vectors_one) * lanes;
+    // Weights that many tiles read are gathered from their rows.
+    const bool gather = end - begin >= 4 * pixels && s.cout > most;
+    // All outputs' weights of a slab of inputs stay in the second cache, a panel's in the first.
+    const size_t fitting = slab_bytes / (s.cout * sizeof(float));
+    size_t slab = panel_floats / most;
+    if (gather && fitting < slab) slab = fitting < 64 ? 64 : fitting;
+    for (size_t p = begin; p < end; ++p) start_sums(bias, y + p * s.cout, first, last);
+    alignas(64) float gathered[panel_floats];
+    for (size_t from = 0; from < inputs; from += slab)
+        for (size_t o = first; o < last; o += most) {
+            const size_t width = last - o < most ? last - o : most;
+            Panel g = {x,
+                       cin,
+                       w + from * s.cout + o,
+                       s.cout,
+                       y + o,
+                       width,
+                       from,
+                       from + slab < inputs ? from + slab : inputs};
+            if (gather) {
+                for (size_t k = from; k < g.to; ++k)
+                    memcpy(gathered + (k - from) * most, w + k * s.cout + o, width * sizeof(float));
+                g.w = gathered;
+                g.w_stride = most;
+            }
+            add_panel<pixels, fused>(g, s, Pixel(s, begin), begin, end);
+        }
 }
 
 static void conv_dense(Queue& queue, const float* x, const float* w, const float* bias, bool binary,
@@ -148,14 +187,14 @@ static void conv_dense(Queue& queue, const float* x, const float* w, const float
     if (s.n == 0 || s.cout == 0) return;
     const size_t cin = s.cin / s.groups, cout = s.cout / s.groups;
     for (size_t group = 0; group < s.groups; ++group)
-        parallel_sums(
-            queue.threads, s.n * s.out_h() * s.out_w(), pixels, cout,
-            [&](size_t begin, size_t end, size_t first, size_t last) {
-                const Group g = {
-                    x + group * cin, w + group * cout, y + group * cout, cin, first, last};
-                const float* const b = bias != nullptr ? bias + group * cout : nullptr;
-                (has_fma && binary ? conv_share<true> : conv_share<false>)(g, b, s, begin, end);
-            });
+        parallel_sums(queue.threads, s.n * s.out_h() * s.out_w(), pixels, cout,
+                      [&](size_t begin, size_t end, size_t first, size_t last) {
+                          (has_fma && binary
+                               ? conv_share<true>
+                               : conv_share<false>)(x + group * cin, w + group * cout,
+                                                    bias != nullptr ? bias + group * cout : nullptr,
+                                                    y + group * cout, s, begin, end, first, last);
+                      });
 }
 
 // A linear layer is a convolution of single pixels.

@@ -126,43 +126,76 @@ static inline void add_events(const float* w, size_t stride, const uint32_t* lis
     }
 }
 
+// Appends the events under taps [from, to) of the kernel at a pixel, words [word, ..) of the first.
+// Channels that leave room in a word are strung together: tap and channel number the weight rows in
+// that order, so the string's bits do too.
+struct Taps {
+    const uint64_t* bits;
+    const ConvShape& s;
+    size_t words;
+
+    // The words of a tap at this pixel, or null outside the image.
+    const uint64_t* at(const Pixel& p, size_t ky, size_t kx) const {
+        const size_t y = p.y + ky * s.dilation_h, x = p.x + kx * s.dilation_w;
+        return y < s.h && x < s.w ? bits + ((p.image + y) * s.w + x) * words : nullptr;
+    }
+    size_t list_narrow(uint32_t* list, const Pixel& p, size_t from, size_t to) const {
+        size_t n = 0, ky = from / s.kw, kx = from % s.kw, shift = 0, first = from * s.cin;
+        uint64_t string = 0;
+        for (size_t tap = from; tap < to; ++tap) {
+            if (shift + s.cin > 64) {
+                n = append_events(list, n, string, uint32_t(first));
+                first += shift;
+                string = shift = 0;
+            }
+            if (const uint64_t* const word = at(p, ky, kx)) string |= *word << shift;
+            shift += s.cin;
+            if (++kx == s.kw) kx = 0, ++ky;
+        }
+        return append_events(list, n, string, uint32_t(first));
+    }
+    // Units are (tap, word).
+    size_t list_wide(uint32_t* list, const Pixel& p, size_t from, size_t to) const {
+        size_t n = 0, word = from % words, ky = from / words / s.kw, kx = from / words % s.kw;
+        while (from < to) {
+            const size_t run = words - word < to - from ? words - word : to - from;
+            const size_t first = (ky * s.kw + kx) * s.cin;
+            if (const uint64_t* const row = at(p, ky, kx))
+                for (size_t k = word; k < word + run; ++k)
+                    n = append_events(list, n, row[k], uint32_t(first + k * 64));
+            from += run;
+            word = 0;
+            if (++kx == s.kw) kx = 0, ++ky;
+        }
+        return n;
+    }
+};
+
 static void conv_event(Queue& queue, const uint64_t* bits, const float* w, const float* bias,
                        float* y, const ConvShape& s) {
-    const size_t words = (s.cin + 63) / 64, taps = s.kh * s.kw, units = taps * words;
     if (s.n == 0 || s.cout == 0) return;
-    // A slab is a run of (tap, word) units whose weights fit the second cache, and whose events fit
-    // the list.
-    const size_t fitting = slab_bytes / (64 * s.cout * sizeof(float));
-    const size_t most = list_capacity / 64;
+    const Taps taps = {bits, s, (s.cin + 63) / 64};
+    const size_t units = s.kh * s.kw * taps.words;
+    const size_t unit_inputs = s.cin < 64 ? s.cin + (s.cin == 0) : 64;
+    // A slab is a run of units whose weights fit the second cache, and whose events fit the list.
+    const size_t fitting = slab_bytes / (unit_inputs * s.cout * sizeof(float));
+    const size_t most = list_capacity / unit_inputs;
     const size_t slab = fitting < 1 ? 1 : fitting < most ? fitting : most;
-    parallel_sums(
-        queue.threads, s.n * s.out_h() * s.out_w(), 4, s.cout,
-        [&](size_t begin, size_t end, size_t first, size_t last) {
-            uint32_t list[list_capacity + 64];
-            for (size_t p = begin; p < end; ++p) start_sums(bias, y + p * s.cout, first, last);
-            for (size_t from = 0; from < units; from += slab) {
-                const size_t to = from + slab < units ? from + slab : units;
-                Pixel at(s, begin);
-                for (size_t p = begin; p < end; ++p, at.next(s)) {
-                    size_t n = 0, word = from % words, ky = from / words / s.kw,
-                           kx = from / words % s.kw;
-                    for (size_t unit = from; unit < to;) {
-                        const size_t run = words - word < to - unit ? words - word : to - unit;
-                        const size_t iy = at.y + ky * s.dilation_h, ix = at.x + kx * s.dilation_w;
-                        if (iy < s.h && ix < s.w) {
-                            const uint64_t* const row = bits + ((at.image + iy) * s.w + ix) * words;
-                            const size_t channel = (ky * s.kw + kx) * s.cin;
-                            for (size_t k = word; k < word + run; ++k)
-                                n = append_events(list, n, row[k], uint32_t(channel + k * 64));
-                        }
-                        unit += run;
-                        word = 0;
-                        if (++kx == s.kw) kx = 0, ++ky;
-                    }
-                    add_events(w, s.cout, list, n, y + p * s.cout, first, last);
-                }
-            }
-        });
+    parallel_sums(queue.threads, s.n * s.out_h() * s.out_w(), 4, s.cout,
+                  [&](size_t begin, size_t end, size_t first, size_t last) {
+                      uint32_t list[list_capacity + 64];
+                      for (size_t p = begin; p < end; ++p)
+                          start_sums(bias, y + p * s.cout, first, last);
+                      for (size_t from = 0; from < units; from += slab) {
+                          const size_t to = from + slab < units ? from + slab : units;
+                          Pixel at(s, begin);
+                          for (size_t p = begin; p < end; ++p, at.next(s)) {
+                              const size_t n = s.cin <= 64 ? taps.list_narrow(list, at, from, to)
+                                                           : taps.list_wide(list, at, from, to);
+                              add_events(w, s.cout, list, n, y + p * s.cout, first, last);
+                          }
+                      }
+                  });
 }
 
 // A linear layer is a convolution over a column of its groups by a kernel just as high.
