@@ -28,4 +28,19 @@ kernels::Augment draw_augment(const AugmentOptions& options, const Shape& sample
     return out;
 }
 
+void crop_bytes(const uint8_t* images, const kernels::Augment& a, const Shape& sample,
+                uint8_t* out) {
+    const int64_t h = int64_t(sample[0]), w = int64_t(sample[1]);
+    const size_t c = sample[2];
+    const uint8_t* image = images + size_t(a.source) * sample.elements();
+    for (int64_t y = a.y; y < a.y + h; ++y)
+        for (int64_t i = 0; i < w; ++i, out += c) {
+            const int64_t x = a.x + (a.flip != 0 ? w - 1 - i : i);
+            if (y < 0 || y >= h || x < 0 || x >= w)
+                std::fill_n(out, c, uint8_t(0));
+            else
+                std::copy_n(image + size_t(y * w + x) * c, c, out);
+        }
+}
+
 }  // namespace nc

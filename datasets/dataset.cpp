@@ -51,11 +51,26 @@ class ImageDataset : public Dataset {
         Batch out;
         out.x = compute.empty(sample_.with_leading(n));
         std::vector<kernels::Augment> samples(n);
+        std::vector<uint8_t> changed;
+        if (options.auto_augment) {
+            if (sample_[2] != 3)
+                throw Error("[image_dataset] AutoAugment needs 3 channels, not " + sample_.str(),
+                            ErrorKind::usage);
+            changed.resize(n * sample_.elements());
+        }
+        std::vector<uint8_t> cropped(options.auto_augment ? sample_.elements() : 0);
         for (size_t i = 0; i < n; ++i) {
             out.labels.push_back(label(indices[i]));
             samples[i] = draw_augment(options, sample_, indices[i], random);
+            if (!options.auto_augment) continue;
+            // The policy sees the cropped picture; what is left to the kernel is the cutout.
+            crop_bytes(images_.data(), samples[i], sample_, cropped.data());
+            auto_augment(cropped.data(), sample_, random, &changed[i * sample_.elements()]);
+            samples[i].source = int32_t(i);
+            samples[i].y = samples[i].x = samples[i].flip = 0;
         }
-        compute.table->image.augment(compute.queue, images_.data(), samples.data(), scale_.data(),
+        const uint8_t* images = options.auto_augment ? changed.data() : images_.data();
+        compute.table->image.augment(compute.queue, images, samples.data(), scale_.data(),
                                      shift_.data(), out.x.data<float>(), n, sample_[0], sample_[1],
                                      sample_[2]);
         return out;
