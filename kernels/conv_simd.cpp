@@ -48,16 +48,32 @@ struct Gather {
                 const float* line = image + (n * y.in + size_t(iy)) * x.in * pixel;
                 ptrdiff_t at = ptrdiff_t(ox) * x.stride + x.first + ptrdiff_t(tx) * x.step;
                 at *= ptrdiff_t(pixel);
-                for (size_t i = 0; i < count; ++i, at += advance, out += row_stride) {
-                    if (at + low >= 0 && at + high <= image_row)
-                        copy_over(out, line + at + low, size_t(high - low));
-                    else
-                        clipped(out, line, at, image_row, low, high);
-                }
+                // Pixels [inside, after) see nothing but the line; the loop over them is the hot
+                // one.
+                const size_t inside = at + low >= 0 ? 0 : steps(-(at + low), advance, count);
+                const ptrdiff_t room = image_row - high - at;
+                const size_t after = room < 0 ? inside : steps(room + 1, advance, count);
+                const size_t length = size_t(high - low);
+                size_t i = 0;
+                for (; i < inside; ++i, at += advance, out += row_stride)
+                    clipped(out, line, at, image_row, low, high);
+                if (length < lanes)
+                    for (; i < after; ++i, at += advance, out += row_stride)
+                        store(out, load_partial(line + at + low, length));
+                else
+                    for (; i < after; ++i, at += advance, out += row_stride)
+                        copy_over(out, line + at + low, length);
+                for (; i < count; ++i, at += advance, out += row_stride)
+                    clipped(out, line, at, image_row, low, high);
             }
             r += count;
             dst += count * row_stride;
         }
+    }
+
+    // The first of `count` steps of this length that reaches `distance`, or count.
+    static size_t steps(ptrdiff_t distance, ptrdiff_t advance, size_t count) {
+        return smaller(count, size_t((distance + advance - 1) / advance));
     }
 
     // A run [low, high) that starts at line[at]: what lies outside the line is 0.
@@ -104,9 +120,8 @@ static void forward(Queue& q, const float* x, const float* w, const float* bias,
         const Gather gather = forward_gather(x, group, s);
         const float* weight = w + group * outs;
         float* out = y + group * outs;
-        const auto pack_b = [=](size_t p0, size_t p1, size_t j0, size_t j1, size_t width,
-                                float* dst) {
-            pack_rows(weight + p0 * s.cout + j0, s.cout, p1 - p0, j1 - j0, width, dst);
+        const auto pack_b = [=](size_t p0, size_t p1, size_t j0, size_t j1, float* dst) {
+            pack_rows(weight + p0 * s.cout + j0, s.cout, p1 - p0, j1 - j0, p1 - p0, dst);
         };
         const auto row = [=](size_t i) { return out + i * s.cout; };
         product<false>(q, gather.rows(), outs, gather.length(), gather, pack_b, nullptr, 0,
@@ -155,9 +170,91 @@ static Phase phase_of(size_t phase, size_t in, size_t out, size_t taps, size_t s
     return result;
 }
 
+// Few input channels would leave most of a vector of dx idle, and every tap of the padding would be
+// multiplied. There each output pixel is spread instead: [pixels, cout] w^T [cout, kh kw cin], rows
+// of which are added to dx, one image after another by one thread.
+static bool is_spread(const ConvShape& s) {
+    return s.cin / s.groups < 8 && s.kh * s.kw > 1;
+}
+
+static size_t spread_width(const ConvShape& s) {
+    return round_up(s.kh * s.kw * (s.cin / s.groups), lanes);
+}
+
+static void add_to(float* dst, const float* src, size_t n) {
+    size_t i = 0;
+    for (; i + lanes <= n; i += lanes) store(dst + i, load(dst + i) + load(src + i));
+    if (i < n) {
+        const Vec sum = load_partial(dst + i, n - i) + load_partial(src + i, n - i);
+        store_partial(dst + i, sum, n - i);
+    }
+}
+
+// Adds the products of output pixel (oy, ox) of an image to what it read; dx is the image's.
+static void spread_pixel(const float* products, size_t oy, size_t ox, float* dx,
+                         const ConvShape& s) {
+    const size_t ins = s.cin / s.groups;
+    const bool joined = s.groups == 1 && s.dilation_w == 1;
+    const size_t run_taps = joined ? 1 : s.kw;
+    const ptrdiff_t run = ptrdiff_t(joined ? s.kw * ins : ins), line = ptrdiff_t(s.w * s.cin);
+    for (size_t ky = 0; ky < s.kh; ++ky) {
+        const ptrdiff_t iy = ptrdiff_t(oy * s.stride_h + ky * s.dilation_h) - ptrdiff_t(s.pad_h);
+        for (size_t t = 0; t < run_taps; ++t, products += run) {
+            if (iy < 0 || iy >= ptrdiff_t(s.h)) continue;
+            const ptrdiff_t ix = ptrdiff_t(ox * s.stride_w + t * s.dilation_w) - ptrdiff_t(s.pad_w);
+            const ptrdiff_t at = ix * ptrdiff_t(s.cin);
+            const ptrdiff_t low = at < 0 ? -at : 0, high = line - at < run ? line - at : run;
+            if (low < high) add_to(dx + iy * line + at + low, products + low, size_t(high - low));
+        }
+    }
+}
+
+static void spread_input(Queue& q, const float* dy, const float* w, float* dx, const ConvShape& s) {
+    const size_t ins = s.cin / s.groups, outs = s.cout / s.groups;
+    const size_t n = s.kh * s.kw * ins, width = spread_width(s), pixels = s.out_h() * s.out_w();
+    const size_t blocks = product_blocks(outs), length = product_block_length(outs);
+    const size_t parts = product_parts(q.threads, s.n * pixels, n, outs);
+    float* packed = reinterpret_cast<float*>(q.scratch);
+    float* own = packed + round_up(outs * width, 16);
+    const size_t own_floats = block_floats + block_rows * width;
+    for (size_t group = 0; group < s.groups; ++group) {
+        for (size_t p0 = 0; p0 < outs; p0 += length) {
+            const size_t count = smaller(length, outs - p0);
+            pack_columns(w + group * outs + p0, s.cout, count, n, count, 0, packed + p0 * width);
+        }
+        const auto gather = [=](size_t r0, size_t r1, size_t e0, size_t e1, float* dst) {
+            for (size_t r = r0; r < r1; ++r, dst += row_stride)
+                copy_over(dst, dy + r * s.cout + group * outs + e0, e1 - e0);
+        };
+        parallel_for(int(parts), parts, 1, [&](size_t first, size_t last) {
+            float* block = own + first * own_floats;
+            float* products = block + block_floats;
+            float* c[block_rows];
+            for (size_t i = 0; i < block_rows; ++i) c[i] = products + i * width;
+            for (size_t image = s.n * first / parts; image < s.n * last / parts; ++image) {
+                float* out = dx + image * s.h * s.w * s.cin;
+                if (group == 0) memset(out, 0, s.h * s.w * s.cin * sizeof(float));
+                for (size_t i0 = 0; i0 < pixels; i0 += block_rows) {
+                    const size_t i1 = smaller(pixels, i0 + block_rows);
+                    for (size_t b = 0; b < blocks; ++b) {
+                        const size_t p0 = b * length, p1 = smaller(outs, p0 + length);
+                        pack_a<false>(gather, image * pixels + i0, image * pixels + i1, p0, p1,
+                                      nullptr, block);
+                        multiply_block<false>(block, i1 - i0, p1 - p0, packed + p0 * width, nullptr,
+                                              0, n, 0, n, c, nullptr, b > 0);
+                    }
+                    for (size_t i = i0; i < i1; ++i)
+                        spread_pixel(c[i - i0], i / s.out_w(), i % s.out_w(), out + group * ins, s);
+                }
+            }
+        });
+    }
+}
+
 static void backward_input(Queue& q, const float* dy, const float* w, float* dx,
                            const ConvShape& s) {
     if (s.n == 0 || s.cin == 0) return;
+    if (is_spread(s)) return spread_input(q, dy, w, dx, s);
     const size_t ins = s.cin / s.groups, outs = s.cout / s.groups;
     for (size_t group = 0; group < s.groups; ++group)
         for (size_t phase = 0; phase < s.stride_h * s.stride_w; ++phase) {
@@ -172,14 +269,13 @@ static void backward_input(Queue& q, const float* dy, const float* w, float* dx,
                                    .x = x.axis};
             if (gather.rows() == 0) continue;
             // Row p of b: tap p / outs, output channel p % outs.
-            const auto pack_b = [=](size_t p0, size_t p1, size_t j0, size_t j1, size_t width,
-                                    float* dst) {
+            const auto pack_b = [=](size_t p0, size_t p1, size_t j0, size_t j1, float* dst) {
                 for (size_t p = p0; p < p1;) {
                     const size_t tap = p / outs, o = p % outs, count = smaller(outs - o, p1 - p);
                     const size_t ky = y.last - tap / x.axis.taps * y.apart;
                     const size_t kx = x.last - tap % x.axis.taps * x.apart;
                     pack_columns(w + ((ky * s.kw + kx) * ins + j0) * s.cout + group * outs + o,
-                                 s.cout, count, j1 - j0, width, dst + (p - p0) * width);
+                                 s.cout, count, j1 - j0, p1 - p0, p - p0, dst);
                     p += count;
                 }
             };
@@ -195,7 +291,10 @@ static void backward_input(Queue& q, const float* dy, const float* w, float* dx,
 }
 
 static size_t backward_input_scratch(const ConvShape& s, int threads) {
-    return product_scratch(s.cin / s.groups, s.kh * s.kw * (s.cout / s.groups), threads);
+    if (!is_spread(s))
+        return product_scratch(s.cin / s.groups, s.kh * s.kw * (s.cout / s.groups), threads);
+    return sizeof(float) * (round_up(s.cout / s.groups * spread_width(s), 16) +
+                            size_t(threads) * (block_floats + block_rows * spread_width(s)));
 }
 
 // ----------------------------------------------------------------------------------------------
@@ -256,10 +355,8 @@ static void backward_weight(Queue& q, const float* x, const float* dy, float* dw
                 const size_t length = product_block_length(k1 - k0);
                 for (size_t p0 = k0; p0 < k1 || p0 == k0; p0 += length > 0 ? length : 1) {
                     const size_t p1 = smaller(k1, p0 + length);
-                    for (size_t j = 0; j < cols && p0 < p1; j += tile_cols)
-                        pack_rows(dy + p0 * s.cout + group * n + j0 + j, s.cout, p1 - p0,
-                                  smaller(tile_cols, cols - j), panel_stride(cols, j),
-                                  packed + j * (p1 - p0));
+                    pack_rows(dy + p0 * s.cout + group * n + j0, s.cout, p1 - p0, cols, p1 - p0,
+                              packed);
                     for (size_t i = i0; i < i1; i += block_step) {
                         const size_t end = smaller(i1, i + block_step);
                         for (size_t r = i; r < end; ++r)

@@ -13,25 +13,28 @@
 namespace nc::kernels::NC_ISA {
 
 // tile_rows x tile_vectors accumulators, tile_vectors of b and one of a fill the registers: 32 on
-// AVX-512, else 16. tile_rows <= lanes, so a column of a tile is one vector in a packed block.
+// AVX-512, else 16. A panel of b (tile_cols x block_k) fits the first-level cache (on AVX-512
+// nearly: longer blocks save more on c), a block of a (block_rows x block_k) half of the second.
+// tile_rows <= lanes, so a column of a tile is one vector in a packed block.
 #if defined(__AVX512F__)
-static constexpr size_t tile_rows = 14, block_rows = 224;
+static constexpr size_t tile_rows = 14, block_rows = 224, block_k = 512;
 #elif defined(__AVX2__)
-static constexpr size_t tile_rows = 6, block_rows = 192;
+static constexpr size_t tile_rows = 6, block_rows = 144, block_k = 320;
 #else
-static constexpr size_t tile_rows = 4, block_rows = 192;
+static constexpr size_t tile_rows = 4, block_rows = 128, block_k = 256;
 #endif
 static constexpr size_t tile_vectors = 2, tile_cols = tile_vectors * lanes;
 
 // Packed blocks of a, in floats. As stored: [rows][row_stride], with room for one vector stored
 // past the end of a row, and a stride of an odd number of cache lines. Transposed:
 // [tile][kc][lanes].
-static constexpr size_t block_k = lanes == 16 ? 512 : 256, row_stride = block_k + 16;
+static constexpr size_t row_stride = block_k + 16;
 static constexpr size_t block_floats =
     (block_rows + tile_rows) *
     (row_stride > block_k * lanes / tile_rows + 1 ? row_stride : block_k * lanes / tile_rows + 1);
 // Rows gathered at once before they are spread over the tiles of a transposed block.
 static constexpr size_t spread_rows = 16, spread_floats = spread_rows * row_stride;
+static_assert(tile_rows <= lanes && block_rows + lanes <= row_stride);
 
 static inline size_t smaller(size_t a, size_t b) {
     return a < b ? a : b;
@@ -49,6 +52,10 @@ static inline size_t product_blocks(size_t k) {
 }
 static inline size_t product_block_length(size_t k) {
     return divide_up(k, product_blocks(k));
+}
+
+static inline void prefetch(const float* p) {
+    _mm_prefetch(reinterpret_cast<const char*>(p), _MM_HINT_T0);
 }
 
 // Copies n floats to dst, which has room for up to lanes - 1 more; those become undefined.
@@ -113,8 +120,8 @@ static void multiply_tile(const Tile& t) {
     };
     size_t p = t.k;
     for (size_t r = 0; r < R && p > 0; ++r, --p) {
-        _mm_prefetch(reinterpret_cast<const char*>(t.c[r] + t.col), _MM_HINT_T0);
-        if (V > 1) _mm_prefetch(reinterpret_cast<const char*>(t.c[r] + t.col + lanes), _MM_HINT_T0);
+        prefetch(t.c[r] + t.col);
+        if (V > 1) prefetch(t.c[r] + t.col + lanes);
         step();
     }
     for (; p > 0; --p) step();
@@ -181,44 +188,55 @@ static void pack_a(const Gather& gather, size_t i0, size_t i1, size_t p0, size_t
     }
 }
 
-// Columns [0, cols) of rows rows of src (stride apart) to dst, width floats a row, the rest 0.
-static void pack_rows(const float* src, size_t stride, size_t rows, size_t cols, size_t width,
+// b's packed block of k lies in panels of tile_cols columns one after another, each
+// [kc][tile_cols], the last one only as wide as whole vectors need and filled up with zeros.
+static inline size_t panel_width(size_t cols, size_t j) {
+    return smaller(tile_cols, round_up(cols - j, lanes));
+}
+
+// Writes [rows, cols] of src, its rows `stride` apart, into panels kc rows high. Runs along the
+// rows of src, which are far apart: the next ones are asked for ahead.
+static void pack_rows(const float* src, size_t stride, size_t rows, size_t cols, size_t kc,
                       float* dst) {
-    for (size_t p = 0; p < rows; ++p, src += stride, dst += width)
-        for (size_t j = 0; j < width; j += lanes)
-            store(dst + j, j + lanes <= cols ? load(src + j)
-                           : j < cols        ? load_partial(src + j, cols - j)
-                                             : broadcast(0));
-}
-
-// The same of a transposed src: row p of dst is column p of src, read from cols rows.
-static void pack_columns(const float* src, size_t stride, size_t rows, size_t cols, size_t width,
-                         float* dst) {
-    size_t j = 0;
-    for (; j + 4 <= cols; j += 4) {
-        const float* s = src + j * stride;
-        size_t p = 0;
-        for (; p + 4 <= rows; p += 4) {
-            __m128 r0 = _mm_loadu_ps(s + p), r1 = _mm_loadu_ps(s + stride + p);
-            __m128 r2 = _mm_loadu_ps(s + 2 * stride + p), r3 = _mm_loadu_ps(s + 3 * stride + p);
-            _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
-            _mm_storeu_ps(dst + p * width + j, r0);
-            _mm_storeu_ps(dst + (p + 1) * width + j, r1);
-            _mm_storeu_ps(dst + (p + 2) * width + j, r2);
-            _mm_storeu_ps(dst + (p + 3) * width + j, r3);
+    constexpr size_t ahead = 4;
+    for (size_t p = 0; p < rows; ++p, src += stride)
+        for (size_t j = 0; j < cols; j += tile_cols) {
+            const size_t width = panel_width(cols, j);
+            float* out = dst + j * kc + p * width;
+            for (size_t v = j; v < j + width; v += lanes, out += lanes) {
+                if (p + ahead < rows) prefetch(src + ahead * stride + v);
+                store(out, v + lanes <= cols ? load(src + v) : load_partial(src + v, cols - v));
+            }
         }
-        for (; p < rows; ++p)
-            for (size_t i = 0; i < 4; ++i) dst[p * width + j + i] = s[i * stride + p];
-    }
-    for (; j < width; ++j)
-        for (size_t p = 0; p < rows; ++p)
-            dst[p * width + j] = j < cols ? src[j * stride + p] : 0.0f;
 }
 
-// Where the packed panel of b with first column j lies in a packed block of k of length kc: panels
-// follow one another, each [kc][tile_cols], the last one only as wide as whole vectors need.
-static inline size_t panel_stride(size_t n, size_t j) {
-    return smaller(tile_cols, round_up(n, lanes) - j);
+// The same of a transposed src, whose row j is column j, into rows [at, at + rows) of the panels.
+static void pack_columns(const float* src, size_t stride, size_t rows, size_t cols, size_t kc,
+                         size_t at, float* dst) {
+    for (size_t first = 0; first < cols; first += tile_cols) {
+        const size_t width = panel_width(cols, first), count = smaller(width, cols - first);
+        const float* from = src + first * stride;
+        float* out = dst + first * kc + at * width;
+        size_t j = 0;
+        for (; j + 4 <= count; j += 4) {
+            const float* s = from + j * stride;
+            size_t p = 0;
+            for (; p + 4 <= rows; p += 4) {
+                __m128 r0 = _mm_loadu_ps(s + p), r1 = _mm_loadu_ps(s + stride + p);
+                __m128 r2 = _mm_loadu_ps(s + 2 * stride + p), r3 = _mm_loadu_ps(s + 3 * stride + p);
+                _MM_TRANSPOSE4_PS(r0, r1, r2, r3);
+                _mm_storeu_ps(out + p * width + j, r0);
+                _mm_storeu_ps(out + (p + 1) * width + j, r1);
+                _mm_storeu_ps(out + (p + 2) * width + j, r2);
+                _mm_storeu_ps(out + (p + 3) * width + j, r3);
+            }
+            for (; p < rows; ++p)
+                for (size_t i = 0; i < 4; ++i) out[p * width + j + i] = s[i * stride + p];
+        }
+        for (; j < width; ++j)
+            for (size_t p = 0; p < rows; ++p)
+                out[p * width + j] = j < count ? from[j * stride + p] : 0.0f;
+    }
 }
 
 // ----------------------------------------------------------------------------------------------
@@ -234,7 +252,7 @@ static void multiply_block(const float* a, size_t rows, size_t kc, const float* 
     for (size_t j = j0; j < j1; j += tile_cols) {
         Tile t = {.a = a,
                   .b = packed + j * kc,
-                  .b_stride = panel_stride(n, j),
+                  .b_stride = panel_width(n, j),
                   .k = kc,
                   .c = c,
                   .col = j,
@@ -269,9 +287,9 @@ static inline size_t product_scratch(size_t n, size_t k, int threads) {
                             size_t(threads) * (block_floats + spread_floats));
 }
 
-// c [m, n] = a b (+ bias) (+ c). gather_a: see pack_a. pack_b(p0, p1, j0, j1, width, dst) writes
-// rows [p0, p1), columns [j0, j1) of b to dst[(p - p0) * width + j - j0], zeros up to width. row(i)
-// is where row i of c starts. direct_b may be used unpacked (its whole panels) when not null.
+// c [m, n] = a b (+ bias) (+ c). gather_a: see pack_a. pack_b(p0, p1, j0, j1, dst) writes rows
+// [p0, p1), columns [j0, j1) of b into panels p1 - p0 high. row(i) is where row i of c starts.
+// Where direct_b is not null, b lies there as it is and its whole panels are used unpacked.
 template <bool transposed, class Gather, class PackB, class Row>
 static void product(Queue& q, size_t m, size_t n, size_t k, const Gather& gather_a,
                     const PackB& pack_b, const float* direct_b, size_t direct_stride,
@@ -283,13 +301,15 @@ static void product(Queue& q, size_t m, size_t n, size_t k, const Gather& gather
     float* packed = reinterpret_cast<float*>(q.scratch);
     float* own = packed + round_up(k * width, 16);
 
-    parallel_for(int(parts), blocks * panels, 1, [&](size_t begin, size_t end) {
+    // Packed in units of several panels, whose rows are read along; direct panels are left out.
+    const size_t unit = 8 * tile_cols, units = divide_up(n, unit);
+    const size_t direct_cols = direct_b != nullptr ? n / tile_cols * tile_cols : 0;
+    parallel_for(int(parts), blocks * units, 1, [&](size_t begin, size_t end) {
         for (size_t u = begin; u < end; ++u) {
-            const size_t p0 = u / panels * length, p1 = smaller(k, p0 + length);
-            const size_t j = u % panels * tile_cols, j1 = smaller(n, j + tile_cols);
-            if (direct_b != nullptr && j1 - j == tile_cols) continue;
-            if (p0 < p1)
-                pack_b(p0, p1, j, j1, panel_stride(n, j), packed + p0 * width + j * (p1 - p0));
+            const size_t p0 = u / units * length, p1 = smaller(k, p0 + length);
+            const size_t j = u % units * unit, j1 = smaller(n, j + unit);
+            const size_t j0 = j < direct_cols ? smaller(direct_cols, j1) : j;
+            if (p0 < p1 && j0 < j1) pack_b(p0, p1, j0, j1, packed + p0 * width + j0 * (p1 - p0));
         }
     });
 
