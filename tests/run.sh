@@ -154,7 +154,7 @@ packages=(meson ninja-build g++ pkg-config libxsimd-dev doctest-dev zlib1g-dev n
 for stage in "${stages[@]}"; do
     case $stage in
         clang) packages+=(clang libomp-dev) ;;
-        scripts) packages+=(python3 curl) ;;
+        scripts) packages+=(python3 curl unzip) ;;
     esac
 done
 need_packages "${packages[@]}" </dev/null || exit 2
