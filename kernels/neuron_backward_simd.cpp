@@ -4,8 +4,32 @@
 
 namespace nc::kernels::NC_ISA {
 
-static constexpr int bptt_unroll = lanes == 16 ? 4 : 2;
-static constexpr size_t bptt_tile = bptt_unroll * lanes;
+// A tile is a word of spikes, whole cache lines of every row: where rows lie a power of two apart,
+// lines that wait for a second visit push each other out. Its vectors are kept in registers if they
+// fit.
+static constexpr size_t bptt_tile = 64;
+static constexpr size_t vectors = bptt_tile / lanes;
+
+// body(k) for every vector of a tile, as straight code where all fit, else two at a time.
+template <class Body>
+__attribute__((always_inline)) static inline void each_vector(Body body) {
+    if constexpr (vectors <= 4) {
+        unrolled<int(vectors)>([&](int k) __attribute__((always_inline)) { body(size_t(k)); });
+    } else {
+        for (size_t k = 0; k < vectors; k += 2) {
+            body(k);
+            body(k + 1);
+        }
+    }
+}
+
+// Elements ahead of the tile that are fetched meanwhile: a tile reads short pieces of three rows a
+// step, too many for the hardware to follow.
+static constexpr size_t ahead = 128;
+template <bool write>
+static inline void fetch(const float* p, size_t k) {
+    if (k * sizeof(float) % 64 == 0) __builtin_prefetch(p + k + ahead, write);
+}
 
 struct Bptt {
     const Rule& rule;
@@ -40,34 +64,34 @@ static inline void bptt(const Bptt& s, const Rows& rows, size_t i, size_t p, flo
     const size_t x_stride = rows.x_stride, stride = rows.stride;
     const float *const x_row = rows.x, *const dy = rows.dy;
     float* const dx = rows.dx;
-    const char* const bits = reinterpret_cast<const char*>(s.bits + i / 64) + i % 64 / 8;
-    Vec v[bptt_unroll], theta[bptt_unroll], amplitude[bptt_unroll];
-    unrolled<bptt_unroll>([&](int k) __attribute__((always_inline)) {
+    const uint64_t* const bits = s.bits + i / 64;
+    Vec v[vectors], theta[vectors], amplitude[vectors];
+    each_vector([&](size_t k) __attribute__((always_inline)) {
         theta[k] = s.theta.at<Vec>(p + k * lanes);
         amplitude[k] = s.amplitude.at<Vec>(p + k * lanes);
         v[k] = s.v0.at<Vec>(p + k * lanes);
     });
     for (size_t t = 0; t < steps; ++t) {
-        uint64_t spikes = 0;
-        memcpy(&spikes, bits + t * words * 8, bptt_tile / 8);
-        unrolled<bptt_unroll>([&](int k) __attribute__((always_inline)) {
+        const uint64_t spikes = bits[t * words];
+        each_vector([&](size_t k) __attribute__((always_inline)) {
             const Vec x = load(x_row + t * x_stride + k * lanes);
+            fetch<false>(x_row + t * x_stride, k * lanes);
             const Vec a = update<leaky>(v[k], x, beta);
             store(membrane + t * bptt_tile + k * lanes, a);
             v[k] = after_reset<reset>(a, mask_from_bits(uint32_t(spikes >> k * lanes)), theta[k],
                                       value);
         });
     }
-    Vec dv[bptt_unroll], sum[bptt_unroll], dx_sum[bptt_unroll];
-    unrolled<bptt_unroll>([&](int k) __attribute__((always_inline)) {
-        dv[k] = sum[k] = dx_sum[k] = zero;
-    });
+    Vec dv[vectors], sum[vectors], dx_sum[vectors];
+    each_vector([&](size_t k)
+                    __attribute__((always_inline)) { dv[k] = sum[k] = dx_sum[k] = zero; });
     for (size_t t = steps; t-- > 0;) {
-        uint64_t spikes = 0;
-        memcpy(&spikes, bits + t * words * 8, bptt_tile / 8);
-        unrolled<bptt_unroll>([&](int k) __attribute__((always_inline)) {
+        const uint64_t spikes = bits[t * words];
+        each_vector([&](size_t k) __attribute__((always_inline)) {
             const Vec a = load(membrane + t * bptt_tile + k * lanes);
             const Vec g = load(dy + t * stride + k * lanes);
+            fetch<false>(dy + t * stride, k * lanes);
+            fetch<true>(dx + t * stride, k * lanes);
             const Mask spike = mask_from_bits(uint32_t(spikes >> k * lanes));
             const Vec sigma = slope<surrogate>(constants, a, theta[k]);
             // d(v_t) / d(s_t), and d(v_t) / d(a_t) but for the spike.
@@ -90,7 +114,7 @@ static inline void bptt(const Bptt& s, const Rows& rows, size_t i, size_t p, flo
             dv[k] = leaky ? beta * da : da;
         });
     }
-    unrolled<bptt_unroll>([&](int k) __attribute__((always_inline)) {
+    each_vector([&](size_t k) __attribute__((always_inline)) {
         if (sum_dx) store(dx + k * lanes, dx_sum[k]);
         if constexpr (learn)
             store(dtheta + k * lanes, s.v0_is_half_theta ? sum[k] + dv[k] * Vec(0.5f) : sum[k]);
