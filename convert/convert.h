@@ -1,4 +1,5 @@
-// From a trained network to a spiking one: the driver and its options, statistics and measures.
+// From a trained network to a spiking one (SEMANTICS section 4): the driver and its options,
+// statistics and measures.
 #pragma once
 
 #include <functional>
@@ -14,24 +15,30 @@ namespace nc {
 struct ConvertOptions {
     std::string strategy = "auto";  // auto qcfs_if_ft qcfs_direct percentile max none
     int T = 0;                      // 0: 16, residual graphs 32; recordings: the data's
-    int levels = 0;                 // QCFS L; 0: 4 for T <= 4, else 8
+    int levels = 0;                 // QCFS L; 0: 4 for T <= 4, else 8; exact neurons: T
     bool lambda_per_channel = true;
     double percentile = 99.9;
     size_t calibration_samples = 1000;
-    int qcfs_epochs = 5, if_epochs = 5;
-    std::string recipe = "adamw";  // or "cifar": SGD 0.9
-    std::string fold = "auto";     // before or after tuning; auto: after for residual graphs
-    std::string neuron = "if";     // if, lif, exact, signed
+    int qcfs_epochs = -1;  // -1: 5, or 0 when the model's activations are QCFS already
+    int if_epochs = 5;
+    std::string recipe = "adamw";      // or "cifar": SGD 0.9
+    std::string fold = "auto";         // before or after tuning; auto: after for residual graphs
+    std::string neuron = "if";         // if, lif, exact, signed
+    std::string max_pool = "average";  // or "keep", where its input is analog
     bool bias_calibration = false, membrane_calibration = false;
     bool train_thresholds = false;
     size_t batch = 64;
+    double qcfs_lr = 0, if_lr = 0;  // 0: what SEMANTICS section 4 says for the recipe and depth
+    double label_smoothing = 0;
+    int64_t warmup = 0;  // steps
     AugmentOptions augment;
     std::string ann_frames = "mean";
     uint64_t seed = 0;
+    int curve_T = 16;  // the accuracy curve runs to at least this many steps on static input
     std::string dump;  // folder for every stage's model, or empty
     std::function<void(const std::string& stage, const Progress*)> progress;
     std::function<void(const std::string&)> warn;
-    std::function<bool()> stop;
+    std::function<bool()> stop;  // true: Interrupted is thrown
 };
 
 struct LayerStatistics {
@@ -40,18 +47,22 @@ struct LayerStatistics {
     double threshold_min = 0, threshold_mean = 0, threshold_max = 0;
     std::vector<double> activation_histogram;  // of pre-activations over calibration data
     double histogram_low = 0, histogram_high = 0;
-    uint64_t spikes = 0, possible = 0;
+    uint64_t spikes = 0, possible = 0;  // over T steps of the test samples
 };
 
 struct Statistics {
     std::string strategy;
+    std::string neuron;
     int T = 0;
+    int levels = 0;
     uint64_t seed = 0;
     // percent; empty where no test data was given or the stage does not exist
     std::optional<double> ann_accuracy, qcfs_accuracy, if_accuracy, validation_accuracy, sparsity;
     std::vector<double> accuracy_at_t;
     size_t test_samples = 0;
-    double conversion_time = 0;  // seconds
+    double conversion_time = 0;  // seconds, without the test data's evaluations
+    // spikes that differ between the network before and after its amplitudes went into the weights
+    uint64_t fold_compared = 0, fold_different = 0;
     std::vector<LayerStatistics> layers;
     std::vector<std::string> warnings;
 };
@@ -63,12 +74,21 @@ struct Converted {
 };
 
 // The input is never changed. training is split for validation (SEMANTICS section 4); test may be
-// null.
+// null. Errors: an activation, pooling or BatchNorm that has no spiking form (kind model, nodes
+// named), options that contradict each other or the data.
 Converted convert(Compute&, const Model&, const Dataset& training, const Dataset* test,
                   const ConvertOptions&);
 
-// BPTT of a spiking model at T; amplitudes and thresholds as they are.
+// BPTT of a spiking model at T; amplitudes and thresholds as they are. Options used: T (0: the
+// model's), if_epochs, if_lr, batch, augment, train_thresholds, label_smoothing, warmup, seed.
 Converted finetune(Compute&, const Model&, const Dataset& training, const Dataset* test,
                    const ConvertOptions&);
+
+// The options of both trainings, as convert() uses them.
+TrainOptions qcfs_training(const Graph&, const ConvertOptions&);
+TrainOptions tuning(const Graph&, const ConvertOptions&, int T);
+
+// The steps a run takes. Error when data with T of its own is asked for another T: both are named.
+int deployment_steps(const Graph&, int wanted, int stored, const Dataset&);
 
 }  // namespace nc

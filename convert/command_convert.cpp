@@ -1,0 +1,201 @@
+// nc_convert MODEL: the conversion itself, its table and its report.
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "convert/commands.h"
+#include "convert/page.h"
+#include "io/bytes.h"
+
+namespace nc::program {
+
+namespace {
+
+struct Options {
+    Common common;
+    DataOptions data;
+    ConvertOptions convert;
+    std::string model, out, report, lambda = "channel", ann_frames;
+};
+
+void add_conversion_options(CLI::App& app, Options& o) {
+    ConvertOptions& c = o.convert;
+    const std::string group = "Conversion";
+    const auto add = [&](const char* name, auto& value, const char* text) {
+        return app.add_option(name, value, text)->capture_default_str()->group(group);
+    };
+    add("--strategy", c.strategy,
+        "auto, qcfs_if_ft, qcfs_direct, or a baseline without training: percentile, max, none");
+    add("--neuron", c.neuron, "if, lif, signed, exact (T = levels)");
+    app.add_option("--levels", c.levels, "QCFS levels L (default: 4 for T <= 4, else 8)")
+        ->check(CLI::Range(1, 65536))
+        ->group(group);
+    add("--lambda", o.lambda, "a threshold per channel or per layer")
+        ->check(CLI::IsMember({"channel", "layer"}));
+    add("--percentile", c.percentile, "of positive pre-activations, for thresholds");
+    add("--calibration-samples", c.calibration_samples, "training samples for calibration")
+        ->check(CLI::PositiveNumber);
+    add("--max-pool", c.max_pool, "average: replace it; keep: where its input is analog");
+    add("--fold", c.fold, "BatchNorm before or after tuning; auto: after in residual networks");
+    app.add_flag("--bias-calibration", c.bias_calibration, "correct mean rates by the biases")
+        ->group(group);
+    app.add_flag("--membrane-calibration", c.membrane_calibration, "correct mean rates by v(0)")
+        ->group(group);
+    app.add_option("--ann-frames", o.ann_frames,
+                   "recordings: the network saw each frame (mean) or their sum (default: its own)")
+        ->check(CLI::IsMember({"mean", "sum"}))
+        ->group(group);
+}
+
+}  // namespace
+
+void add_training_options(CLI::App& app, ConvertOptions& c) {
+    const std::string group = "Training";
+    const auto add = [&](const char* name, auto& value, const char* text) {
+        return app.add_option(name, value, text)->capture_default_str()->group(group);
+    };
+    add("--if-epochs", c.if_epochs, "epochs through real time steps")->check(CLI::Range(0, 100000));
+    app.add_option("--if-lr", c.if_lr, "their learning rate (default 3e-3; deep networks 1e-4)")
+        ->check(CLI::PositiveNumber)
+        ->group(group);
+    add("--batch", c.batch, "samples a step")->check(CLI::Range(1, 65536));
+    add("--label-smoothing", c.label_smoothing, "share of the label spread over all classes")
+        ->check(CLI::Range(0.0, 1.0));
+    add("--warmup", c.warmup, "steps of linear warm-up")->check(CLI::NonNegativeNumber);
+    app.add_flag("--train-thresholds", c.train_thresholds, "tune the thresholds too")->group(group);
+    add("--crop", c.augment.crop, "random crop after this zero padding")
+        ->check(CLI::NonNegativeNumber);
+    add("--shift", c.augment.shift, "random translation by up to this many pixels")
+        ->check(CLI::NonNegativeNumber);
+    add("--cutout", c.augment.cutout, "side of the square that is blanked")
+        ->check(CLI::NonNegativeNumber);
+    app.add_flag("--flip", c.augment.flip, "random horizontal flip")->group(group);
+    app.add_flag("--auto-augment", c.augment.auto_augment, "the CIFAR-10 policy")->group(group);
+}
+
+Watcher::Watcher(const Common& common, ConvertOptions& options)
+    : common_(common), line_(common), log_(common, false) {
+    options.seed = common.seed;
+    options.stop = interrupted_by_user;
+    options.warn = [this](const std::string& text) {
+        line_.clear();
+        warn(common_, text);
+    };
+    options.progress = [this](const std::string& stage, const Progress* progress) {
+        if (progress) {
+            line_.show(stage, *progress);
+            log_.write(stage, *progress);
+        } else {
+            line_.clear();
+            say(common_, stage + " ...");
+        }
+    };
+}
+
+std::string summary(const std::string& title, const Statistics& s) {
+    std::vector<std::vector<std::string>> rows = {{"network", "T", "accuracy %"}};
+    if (s.ann_accuracy) rows.push_back({"ANN", "", percent(*s.ann_accuracy)});
+    if (s.qcfs_accuracy)
+        rows.push_back({fmt::format("QCFS, L = {}", s.levels), "", percent(*s.qcfs_accuracy)});
+    for (size_t t = 1; t <= s.accuracy_at_t.size(); ++t)
+        if ((t & (t - 1)) == 0 || t == s.accuracy_at_t.size() || t == size_t(s.T))
+            rows.push_back({t == size_t(s.T) ? "SNN (tuned for this T)" : "SNN", std::to_string(t),
+                            percent(s.accuracy_at_t[t - 1])});
+    uint64_t spikes = 0, possible = 0;
+    for (const auto& layer : s.layers) spikes += layer.spikes, possible += layer.possible;
+    std::string text = title + "\n" + text_table(rows);
+    if (s.sparsity)
+        text += fmt::format("sparsity {} % at T = {}: {} spikes of {} possible\n",
+                            percent(*s.sparsity), s.T, count(spikes), count(possible));
+    return text;
+}
+
+int convert_command(int argc, char** argv) {
+    Options o;
+    CLI::App app(
+        "Converts a trained network to a spiking one (SEMANTICS section 4), tunes it "
+        "through its time steps, and measures it on the test data.",
+        "nc_convert");
+    app.set_version_flag("--version", version());
+    app.add_option("model", o.model, "trained network (.safetensors)");
+    app.add_option("--out", o.out, "the spiking network's file")->type_name("FILE");
+    app.add_option("--report", o.report, "an HTML page of the results")->type_name("FILE");
+    app.add_option("--dump", o.convert.dump, "write the model after every step into this folder")
+        ->type_name("DIR");
+    app.add_option("--T", o.convert.T,
+                   "time steps (default 16; residual networks 32; recordings: theirs)")
+        ->check(CLI::Range(1, 65536));
+    add_data_options(app, o.data);
+    add_conversion_options(app, o);
+    app.add_option("--qcfs-epochs", o.convert.qcfs_epochs,
+                   "epochs with QCFS activations (default 5; 0 if the model has them already)")
+        ->check(CLI::Range(0, 100000))
+        ->group("Training");
+    app.add_option("--qcfs-lr", o.convert.qcfs_lr, "their learning rate (default: the recipe's)")
+        ->check(CLI::PositiveNumber)
+        ->group("Training");
+    app.add_option("--recipe", o.convert.recipe, "of QCFS training: adamw, or cifar (SGD)")
+        ->capture_default_str()
+        ->group("Training");
+    add_training_options(app, o.convert);
+    add_common_options(app, o.common);
+    std::string others = "Also, each with its own --help:\n";
+    for (const Command& command : commands())
+        others += fmt::format("  nc_convert {:<9} {}\n", command.name, command.purpose);
+    app.footer(others +
+               "\nExample:\n  nc_convert ann.safetensors --dataset fashion-mnist --T 8 "
+               "--out snn.safetensors --report report.html --json stats.json");
+
+    return run(app, argc, argv, [&] {
+        if (o.model.empty())
+            throw Error("[nc_convert] no model", ErrorKind::usage, "see nc_convert --help");
+        if (o.out.empty())
+            throw Error("[nc_convert] no output", ErrorKind::usage,
+                        "name the spiking network's file with --out");
+        check_output(o.out, o.common.force);
+        if (!o.report.empty()) check_output(o.report, o.common.force);
+        if (!o.convert.dump.empty() && !o.common.force && std::filesystem::exists(o.convert.dump) &&
+            !std::filesystem::is_empty(o.convert.dump))
+            throw Error("[output] folder " + o.convert.dump + " is not empty", ErrorKind::usage,
+                        "--force overwrites what is there");
+        Compute compute = make_compute(o.common);
+        Model model = read_model(o.model);
+        const LoadedData data = load(o.common, o.data, model.info, model.graph, o.convert.T);
+        o.convert.lambda_per_channel = o.lambda == "channel";
+        o.convert.ann_frames = !o.ann_frames.empty()            ? o.ann_frames
+                               : !model.info.ann_frames.empty() ? model.info.ann_frames
+                                                                : "mean";
+        Watcher watcher(o.common, o.convert);
+        model.info.dataset = data.name;
+        model.info.mean = data.sets.mean;
+        model.info.std = data.sets.std;
+        model.info.framing = data.sets.framing;
+        Converted converted = convert(compute, model, *data.train, data.test.get(), o.convert);
+        converted.model.info.provenance["command"] = typed_command;
+        save_model(o.out, converted.model);
+
+        const Statistics& s = converted.statistics;
+        Json json = to_json(s);
+        json["dataset"] = data.name;
+        json["subset"] = data.subset;
+        json["model"] = o.model;
+        json["out"] = o.out;
+        json["command"] = typed_command;
+        json["environment"] = environment(compute);
+        std::string text = summary(fmt::format("{} on {}, {}; strategy {}, seed {}",
+                                               std::filesystem::path(o.model).filename().string(),
+                                               data.name, data.label, s.strategy, s.seed),
+                                   s);
+        if (s.fold_different > 0)
+            text += fmt::format("folding amplitudes into weights changed {} of {} spikes\n",
+                                count(s.fold_different), count(s.fold_compared));
+        if (!o.report.empty())
+            write_file(o.report, conversion_page(compute, converted, *data.test,
+                                                 data.name + ", " + data.label, typed_command,
+                                                 json["environment"]));
+        print_result(o.common, text, json);
+        return int(success);
+    });
+}
+
+}  // namespace nc::program

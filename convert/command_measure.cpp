@@ -1,0 +1,175 @@
+// nc_convert eval and sparsity: what a model does on test data.
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "convert/commands.h"
+
+namespace nc::program {
+
+namespace {
+
+struct Options {
+    Common common;
+    DataOptions data;
+    std::string model, path = "auto", target = "cpu";
+    int T = 0;
+    bool hash = false;
+};
+
+void add_options(CLI::App& app, Options& o) {
+    app.add_option("model", o.model, "model file (.safetensors)")->required();
+    app.add_option("--T", o.T, "time steps (default: the model's)")->check(CLI::Range(1, 65536));
+    app.add_option("--path", o.path, "auto, dense or event: how spikes meet weights")
+        ->capture_default_str();
+    app.add_option("--target", o.target, "where it runs; this build has cpu")
+        ->capture_default_str();
+    add_data_options(app, o.data);
+    add_common_options(app, o.common);
+}
+
+void check_target(const std::string& target) {
+    if (target == "cpu") return;
+    throw Error("[eval] unknown target '" + target + "'", ErrorKind::usage,
+                suggestion(target, {"cpu"}));
+}
+
+struct Run {
+    Model model;
+    LoadedData data;
+    Measured measured;
+    Json json;
+};
+
+// What both commands do: load, run, and the JSON they have in common.
+Run measure(const Options& o, Compute& compute, bool hash) {
+    Run r;
+    check_target(o.target);
+    const ops::SpikePath path = parse_path(o.path);
+    r.model = read_model(o.model);
+    r.data = load(o.common, o.data, r.model.info, r.model.graph, o.T);
+    MeasureOptions options;
+    options.T = steps_of(r.model, o.T, *r.data.test);
+    options.path = path;
+    options.hash = hash;
+    options.stop = interrupted_by_user;
+    r.measured = measure_sparsity(compute, r.model.graph, *r.data.test, options);
+    r.json["model"] = o.model;
+    r.json["dataset"] = r.data.name;
+    r.json["samples"] = r.measured.samples;
+    r.json["subset"] = r.data.subset;
+    r.json["T"] = r.measured.T;
+    return r;
+}
+
+std::string title(const Options& o, const LoadedData& data) {
+    return fmt::format("{} on {}, {}", std::filesystem::path(o.model).filename().string(),
+                       data.name, data.label);
+}
+
+void add_environment(Json& json, const Compute& compute) {
+    json["command"] = typed_command;
+    json["environment"] = environment(compute);
+}
+
+int eval_analog(const Options& o, Compute& compute, const Model& model) {
+    if (o.T > 0)
+        throw Error("[eval] " + o.model + " has no neurons: T means nothing to it",
+                    ErrorKind::usage, "leave out --T");
+    const LoadedData data = load(o.common, o.data, model.info, model.graph, 0);
+    EvaluateOptions options;
+    options.ann_frames = model.info.ann_frames.empty() ? "mean" : model.info.ann_frames;
+    options.observe = [](const Observation&) {
+        if (interrupted_by_user()) throw Interrupted();
+    };
+    const Evaluation e = evaluate(compute, model.graph, *data.test, options);
+    Json json = {{"model", o.model},      {"dataset", data.name}, {"samples", e.samples},
+                 {"subset", data.subset}, {"T", nullptr},         {"accuracy", e.accuracy},
+                 {"seconds", e.seconds}};
+    add_environment(json, compute);
+    print_result(o.common, fmt::format("{}\naccuracy {} %\n", title(o, data), percent(e.accuracy)),
+                 json);
+    return success;
+}
+
+std::string hex(uint64_t hash) {
+    return fmt::format("{:016x}", hash);
+}
+
+}  // namespace
+
+int eval_command(int argc, char** argv) {
+    Options o;
+    CLI::App app(
+        "Accuracy of a model on the test data; of a spiking one at every T up to --T, "
+        "from one run.",
+        "nc_convert eval");
+    add_options(app, o);
+    app.add_flag("--spike-hash", o.hash,
+                 "a hash of all spike trains, the same for every instruction set and path");
+    return run(app, argc, argv, [&] {
+        Compute compute = make_compute(o.common);
+        check_target(o.target);
+        const Model model = read_model(o.model);
+        if (!is_spiking(model.graph)) return eval_analog(o, compute, model);
+        Run r = measure(o, compute, o.hash);
+        const Measured& m = r.measured;
+        r.json["accuracy"] = m.accuracy;
+        r.json["accuracy_at_t"] = m.accuracy_at_t;
+        r.json["sparsity"] = m.sparsity();
+        if (o.hash) r.json["spike_hash"] = hex(m.hash());
+        r.json["seconds"] = m.seconds;
+        add_environment(r.json, compute);
+        std::vector<std::vector<std::string>> rows = {{"T", "accuracy %"}};
+        for (size_t t = 1; t <= m.accuracy_at_t.size(); ++t)
+            rows.push_back({std::to_string(t), percent(m.accuracy_at_t[t - 1])});
+        std::string text = title(o, r.data) + "\n" + text_table(rows);
+        text += fmt::format("sparsity {} %, {:.1f} samples/s\n", percent(m.sparsity()),
+                            double(m.samples) / m.seconds);
+        if (o.hash) text += "spike hash " + hex(m.hash()) + "\n";
+        print_result(o.common, text, r.json);
+        return int(success);
+    });
+}
+
+int sparsity_command(int argc, char** argv) {
+    Options o;
+    CLI::App app("Spikes of every layer over the test data, with a hash of each layer's trains.",
+                 "nc_convert sparsity");
+    add_options(app, o);
+    return run(app, argc, argv, [&] {
+        Compute compute = make_compute(o.common);
+        Run r = measure(o, compute, true);
+        const Measured& m = r.measured;
+        r.json["sparsity"] = m.sparsity();
+        r.json["spikes"] = m.spikes();
+        r.json["possible_spikes"] = m.possible();
+        r.json["spike_hash"] = hex(m.hash());
+        r.json["layers"] = Json::array();
+        const auto sparsity = [](uint64_t spikes, uint64_t possible) {
+            return 100 * (1 - double(spikes) / double(possible));
+        };
+        std::vector<std::vector<std::string>> rows = {
+            {"layer", "neurons", "spikes", "possible", "sparsity %", "hash"}};
+        for (const auto& layer : m.layers) {
+            const double value = sparsity(layer.spikes, layer.possible);
+            r.json["layers"].push_back({{"name", layer.name},
+                                        {"neurons", layer.neurons},
+                                        {"spikes", layer.spikes},
+                                        {"possible_spikes", layer.possible},
+                                        {"sparsity", value},
+                                        {"spike_hash", hex(layer.hash)}});
+            rows.push_back({layer.name, count(layer.neurons), count(layer.spikes),
+                            count(layer.possible), percent(value), hex(layer.hash)});
+        }
+        rows.push_back({"all", "", count(m.spikes()), count(m.possible()), percent(m.sparsity()),
+                        hex(m.hash())});
+        add_environment(r.json, compute);
+        print_result(o.common,
+                     fmt::format("{}, T = {}\n{}", title(o, r.data), m.T, text_table(rows)),
+                     r.json);
+        return int(success);
+    });
+}
+
+}  // namespace nc::program

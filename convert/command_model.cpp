@@ -1,0 +1,138 @@
+// nc_convert finetune, info and backends.
+#include <fmt/format.h>
+
+#include <filesystem>
+
+#include "convert/commands.h"
+
+namespace nc::program {
+
+int finetune_command(int argc, char** argv) {
+    Common common;
+    DataOptions data_options;
+    ConvertOptions options;
+    std::string path, out;
+    CLI::App app("Trains a spiking model further, by back-propagation through its time steps.",
+                 "nc_convert finetune");
+    app.add_option("model", path, "spiking model (.safetensors)")->required();
+    app.add_option("--out", out, "the tuned model's file")->type_name("FILE")->required();
+    app.add_option("--T", options.T, "time steps (default: the model's)")
+        ->check(CLI::Range(1, 65536));
+    add_data_options(app, data_options);
+    add_training_options(app, options);
+    add_common_options(app, common);
+    return run(app, argc, argv, [&] {
+        check_output(out, common.force);
+        Compute compute = make_compute(common);
+        const Model model = read_model(path);
+        const LoadedData data = load(common, data_options, model.info, model.graph, options.T);
+        Watcher watcher(common, options);
+        Converted tuned = finetune(compute, model, *data.train, data.test.get(), options);
+        tuned.model.info.provenance["command"] = typed_command;
+        save_model(out, tuned.model);
+        Json json = to_json(tuned.statistics);
+        json["dataset"] = data.name;
+        json["subset"] = data.subset;
+        json["model"] = path;
+        json["out"] = out;
+        json["command"] = typed_command;
+        json["environment"] = environment(compute);
+        const auto title = fmt::format("{} on {}, {}; tuned, seed {}",
+                                       std::filesystem::path(path).filename().string(), data.name,
+                                       data.label, common.seed);
+        print_result(common, summary(title, tuned.statistics), json);
+        return int(success);
+    });
+}
+
+namespace {
+
+std::string detail(const Operation& op) {
+    std::string text;
+    Node node{"", op};
+    for_each_tensor(node, [&](const char* field, Tensor& t, TensorRole) {
+        if (t.defined()) text += fmt::format("{} {} ", field, t.shape().str());
+    });
+    if (const auto* q = std::get_if<Qcfs>(&op)) text += fmt::format("L {} ", q->levels);
+    if (const auto* n = std::get_if<Neuron>(&op)) text += fmt::format("beta {} ", n->rule.beta);
+    return text;
+}
+
+}  // namespace
+
+int info_command(int argc, char** argv) {
+    Common common;
+    std::string path;
+    CLI::App app("What a model file holds.", "nc_convert info");
+    app.add_option("model", path, "model file (.safetensors)")->required();
+    add_common_options(app, common);
+    return run(app, argc, argv, [&] {
+        const Model model = read_model(path);
+        const Graph& g = model.graph;
+        const auto shapes = infer_shapes(g);
+        Json json;
+        json["model"] = path;
+        json["spiking"] = is_spiking(g);
+        json["residual"] = is_residual(g);
+        json["weight_layers"] = weight_layers(g);
+        json["parameters"] = parameter_count(g);
+        json["dataset"] = model.info.dataset.empty() ? Json(nullptr) : Json(model.info.dataset);
+        json["T"] = model.info.T > 0 ? Json(model.info.T) : Json(nullptr);
+        json["classes"] = model.info.classes > 0 ? Json(model.info.classes) : Json(nullptr);
+        json["mean"] = model.info.mean;
+        json["std"] = model.info.std;
+        json["checkpoint"] = !model.state.empty();
+        json["provenance"] = model.info.provenance;
+        json["nodes"] = Json::array();
+        std::vector<std::vector<std::string>> rows;
+        for (const size_t i : topological_order(g)) {
+            const Node& node = g.nodes[i];
+            std::string from;
+            for (const size_t e : inputs_of(g, i))
+                from += (from.empty() ? "" : " + ") + g.nodes[g.edges[e].from].name;
+            const std::string kind(operation_name(node.op));
+            json["nodes"].push_back({{"name", node.name},
+                                     {"operation", kind},
+                                     {"shape", shapes[i].to_vector()},
+                                     {"from", from}});
+            rows.push_back({fmt::format("  {:<20} {:<20} {:<16} {}", node.name, kind,
+                                        shapes[i].str(), detail(node.op))});
+        }
+        const auto known = [](const std::string& text) { return text.empty() ? "unknown" : text; };
+        std::string text = fmt::format(
+            "{}: {}, {} parameters, {} weight layers{}\ndata set {}, T {}\n", path,
+            is_spiking(g) ? "spiking" : "not spiking", count(parameter_count(g)), weight_layers(g),
+            is_residual(g) ? ", residual" : "", known(model.info.dataset),
+            model.info.T > 0 ? std::to_string(model.info.T) : "not set");
+        text += text_table(rows);
+        print_result(common, text, json);
+        return int(success);
+    });
+}
+
+int backends_command(int argc, char** argv) {
+    Common common;
+    CLI::App app("Where networks can run: each backend, its kind, and whether it is usable here.",
+                 "nc_convert backends");
+    add_common_options(app, common);
+    return run(app, argc, argv, [&] {
+        const Compute chosen = make_compute(common);
+        Json json = Json::array();
+        std::vector<std::vector<std::string>> rows;
+        for (const char* name : {"reference", "sse2", "avx2", "avx512", "cuda"}) {
+            const char* why = kernels::why_unusable(name);
+            const bool in_use = name == std::string(chosen.table->name);
+            json.push_back({{"name", name},
+                            {"kind", "real"},
+                            {"usable", why == nullptr},
+                            {"in_use", in_use},
+                            {"reason", why ? Json(why) : Json(nullptr)}});
+            rows.push_back({fmt::format("{:<10} real  {}{}", name, why ? why : "usable",
+                                        in_use ? ", in use" : "")});
+        }
+        print_result(common, text_table(rows), json);
+        return int(success);
+    });
+}
+
+}  // namespace nc::program

@@ -1,0 +1,169 @@
+#include "convert/commands.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+
+namespace nc::program {
+
+std::string typed_command;
+
+const std::vector<Command>& commands() {
+    static const std::vector<Command> all = {
+        {"eval", eval_command, "accuracy at every T of a model on test data"},
+        {"sparsity", sparsity_command, "spikes per layer, with hashes of the spike trains"},
+        {"energy", energy_command, "synaptic operations and modelled energy"},
+        {"finetune", finetune_command, "train a spiking model further through its time steps"},
+        {"info", info_command, "what a model file holds"},
+        {"backends", backends_command, "where networks can run on this machine"},
+    };
+    return all;
+}
+
+Model read_model(const std::string& path) {
+    std::ifstream file(path, std::ios::binary);
+    char head[8] = {};
+    file.read(head, sizeof head);
+    const std::string extension = std::filesystem::path(path).extension().string();
+    const bool hdf5 = file && std::equal(head, head + 8, "\x89HDF\r\n\x1a\n");
+    const char* foreign = hdf5 || extension == ".nir"                 ? "a NIR graph"
+                          : extension == ".onnx"                      ? "an ONNX model"
+                          : extension == ".pt" || extension == ".pth" ? "a PyTorch file"
+                                                                      : nullptr;
+    if (foreign && std::filesystem::exists(path))
+        throw Error("[model] " + path + " is " + foreign +
+                        ", which this build cannot read: it reads model files (.safetensors) that "
+                        "nc_train and nc_convert write",
+                    ErrorKind::model);
+    try {
+        return load_model(path);
+    } catch (const Error& e) {
+        std::vector<std::string> names;
+        for (const Command& command : commands()) names.push_back(command.name);
+        const std::string hint = suggestion(path, names);
+        if (!e.hint.empty() || std::filesystem::exists(path) || hint.rfind("did you", 0) != 0)
+            throw;
+        throw Error(e.what(), e.kind, hint);
+    }
+}
+
+void add_data_options(CLI::App& app, DataOptions& o) {
+    app.add_option("--dataset", o.dataset, "data set (default: the model's)")->type_name("NAME");
+    app.add_option("--framing", o.framing, "how recordings become frames (default: the model's)")
+        ->type_name("SPEC");
+    app.add_option("--mean", o.mean, "input normalisation per channel (default: the model's)")
+        ->delimiter(',');
+    app.add_option("--std", o.std, "its standard deviation")->delimiter(',');
+}
+
+namespace {
+
+std::unique_ptr<Dataset> at_most(const Dataset& data, size_t samples) {
+    std::vector<uint32_t> indices(std::min(data.size(), samples > 0 ? samples : data.size()));
+    for (size_t i = 0; i < indices.size(); ++i) indices[i] = uint32_t(i);
+    return subset(data, std::move(indices));
+}
+
+Shape input_shape(const Graph& g) {
+    for (const Node& node : g.nodes)
+        if (const auto* input = std::get_if<Input>(&node.op)) return input->shape;
+    return {};
+}
+
+}  // namespace
+
+LoadedData load(const Common& common, const DataOptions& options, const ModelInfo& info,
+                const Graph& g, int T) {
+    LoadedData out;
+    DataRequest request;
+    request.name = options.dataset.empty() ? info.dataset : options.dataset;
+    if (request.name.empty())
+        throw Error("[data] no data set: the model names none", ErrorKind::usage,
+                    "give one with --dataset");
+    if (options.dataset.empty()) say(common, "data set: " + request.name + ", from the model");
+    request.root = common.data;
+    request.T = T > 0 ? T : info.T;
+    request.framing = options.framing.empty() ? info.framing : options.framing;
+    const bool own = !options.mean.empty() || !options.std.empty();
+    request.mean = own ? options.mean : info.mean;
+    request.std = own ? options.std : info.std;
+    out.sets = load_data(request);
+    out.name = request.name;
+    if (request.mean.empty()) say(common, "input normalisation: the data set's own");
+    if (!out.sets.note.empty()) say(common, request.name + ": " + out.sets.note);
+
+    const Shape wanted = input_shape(g), sample = out.sets.test->sample_shape();
+    if (!(wanted == sample))
+        throw Error("[data] " + request.name + " has samples of shape " + sample.str() +
+                        ", the model takes " + wanted.str(),
+                    ErrorKind::data);
+    out.train = at_most(*out.sets.train, common.samples);
+    out.test = at_most(*out.sets.test, common.samples);
+    out.subset = out.test->size() < out.sets.test->size() || !out.sets.note.empty();
+    const std::string what = out.sets.test->steps() > 0 ? "test recordings" : "test images";
+    out.label =
+        fmt::format("{} {}{}", count(out.test->size()), what, out.subset ? " (a subset)" : "");
+    return out;
+}
+
+Json environment(const Compute& compute) {
+    Json out;
+    out["version"] = version();
+    out["instruction_set"] = compute.table->name;
+    out["threads"] = compute.queue.threads;
+    out["device"] = compute.device.str();
+#if defined(__clang__)
+    out["compiler"] = "clang " __clang_version__;
+#else
+    out["compiler"] = "g++ " __VERSION__;
+#endif
+    return out;
+}
+
+std::string percent(double value) {
+    return fmt::format("{:.2f}", value);
+}
+
+std::string count(uint64_t value) {
+    std::string digits = std::to_string(value);
+    for (size_t i = digits.size(); i > 3; i -= 3) digits.insert(i - 3, " ");
+    return digits;
+}
+
+std::string text_table(const std::vector<std::vector<std::string>>& rows) {
+    std::vector<size_t> widths;
+    for (const auto& row : rows)
+        for (size_t i = 0; i < row.size(); ++i) {
+            if (i == widths.size()) widths.push_back(0);
+            widths[i] = std::max(widths[i], row[i].size());
+        }
+    std::string out;
+    for (const auto& row : rows) {
+        std::string line;
+        for (size_t i = 0; i < row.size(); ++i)
+            line += i == 0 ? fmt::format("{:<{}}", row[i], widths[i])
+                           : fmt::format("  {:>{}}", row[i], widths[i]);
+        line.erase(line.find_last_not_of(' ') + 1);
+        out += line + "\n";
+    }
+    return out;
+}
+
+ops::SpikePath parse_path(const std::string& text) {
+    if (text == "auto") return ops::SpikePath::automatic;
+    if (text == "dense") return ops::SpikePath::dense;
+    if (text == "event") return ops::SpikePath::event;
+    throw Error("[path] unknown path '" + text + "'", ErrorKind::usage,
+                suggestion(text, {"auto", "dense", "event"}));
+}
+
+int steps_of(const Model& model, int wanted, const Dataset& data) {
+    if (!is_spiking(model.graph))
+        throw Error("[model] the network has no spiking neurons", ErrorKind::usage,
+                    "`nc_convert MODEL --dataset ...` makes a spiking network of it");
+    return deployment_steps(model.graph, wanted, model.info.T, data);
+}
+
+}  // namespace nc::program

@@ -1,0 +1,86 @@
+// The subcommands of nc_convert and what they share.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "convert/convert.h"
+#include "convert/measure.h"
+#include "io/model.h"
+#include "neurons/nc_program.h"
+
+namespace nc::program {
+
+// Each takes the words after its name (argv[0] stays a name for messages) and returns an exit code.
+int convert_command(int argc, char** argv);
+int eval_command(int argc, char** argv);
+int sparsity_command(int argc, char** argv);
+int energy_command(int argc, char** argv);
+int finetune_command(int argc, char** argv);
+int info_command(int argc, char** argv);
+int backends_command(int argc, char** argv);
+
+struct Command {
+    const char* name;
+    int (*run)(int argc, char** argv);
+    const char* purpose;
+};
+const std::vector<Command>& commands();  // without the main one, convert_command
+
+// The command as typed, whole; set by main.
+extern std::string typed_command;
+
+// A model file. Error (kind model) that names what can be read for ONNX, NIR and anything else.
+Model read_model(const std::string& path);
+
+// --dataset and how its samples are made; empty fields are the model's.
+struct DataOptions {
+    std::string dataset, framing;
+    std::vector<float> mean, std;
+    bool test_only = false;
+};
+void add_data_options(CLI::App&, DataOptions&);
+
+struct LoadedData {
+    DataSets sets;
+    std::unique_ptr<Dataset> train, test;  // of at most --samples; may refer to sets
+    std::string name;
+    std::string label;  // "1000 test images (a subset)", ...
+    bool subset = false;
+};
+// Says on stderr what it assumed. Error when samples do not have the shape the model takes. T: of
+// recordings, 0: the model's.
+LoadedData load(const Common&, const DataOptions&, const ModelInfo&, const Graph&, int T);
+
+// Options of tuning, for the conversion and finetune.
+void add_training_options(CLI::App&, ConvertOptions&);
+
+// Progress, log, warnings and Ctrl-C of a conversion, hooked into its options; outlives it.
+class Watcher {
+ public:
+    Watcher(const Common&, ConvertOptions&);
+
+ private:
+    const Common& common_;
+    ProgressLine line_;
+    Log log_;
+};
+
+// Accuracies and sparsity as a table for people.
+std::string summary(const std::string& title, const Statistics&);
+
+// --threads, NC_ISA, instruction set, compiler, as a report and --json give them.
+Json environment(const Compute&);
+
+std::string percent(double value);  // "91.23"
+std::string count(uint64_t value);  // "1 234 567"
+
+// Rows of columns as text: the first left-aligned, the others right-aligned.
+std::string text_table(const std::vector<std::vector<std::string>>& rows);
+
+ops::SpikePath parse_path(const std::string& text);  // auto, dense, event
+
+// Of a spiking model: asked for, else stored, else Error.
+int steps_of(const Model&, int wanted, const Dataset&);
+
+}  // namespace nc::program

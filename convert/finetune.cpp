@@ -1,0 +1,126 @@
+// The two trainings of a conversion, and tuning a spiking network that exists.
+#include <chrono>
+#include <cmath>
+
+#include "convert/convert.h"
+#include "convert/passes.h"
+#include "convert/statistics.h"
+
+namespace nc {
+
+namespace {
+
+TrainOptions common_options(const ConvertOptions& o) {
+    TrainOptions t;
+    t.batch = o.batch;
+    t.schedule = Schedule::cosine;
+    t.warmup = o.warmup;
+    t.label_smoothing = o.label_smoothing;
+    t.augment = o.augment;
+    t.ann_frames = o.ann_frames;
+    t.seed = o.seed;
+    return t;
+}
+
+}  // namespace
+
+TrainOptions qcfs_training(const Graph& g, const ConvertOptions& o) {
+    TrainOptions t = common_options(o);
+    bool present = true;
+    for (const Node& node : g.nodes)
+        present = present && (!is_activation(node.op) || std::holds_alternative<Qcfs>(node.op));
+    t.epochs = o.qcfs_epochs >= 0 ? o.qcfs_epochs : present ? 0 : 5;
+    if (o.recipe == "adamw") {
+        t.optim.kind = OptimOptions::Kind::adamw;
+        t.optim.lr = 1e-3;
+        t.optim.threshold_lr = 5e-2;
+        t.optim.weight_decay = 1e-5;
+    } else if (o.recipe == "cifar") {  // from a ReLU checkpoint: lambda at ten times the rate
+        t.optim.kind = OptimOptions::Kind::sgd;
+        t.optim.lr = 2e-2;
+        t.optim.threshold_lr = 2e-1;
+        t.optim.momentum = 0.9;
+        t.optim.nesterov = true;
+        t.optim.weight_decay = 5e-4;
+    } else {
+        throw Error("[convert] unknown recipe '" + o.recipe + "'", ErrorKind::usage,
+                    "one of: adamw, cifar");
+    }
+    if (o.qcfs_lr > 0) {
+        t.optim.threshold_lr *= o.qcfs_lr / t.optim.lr;
+        t.optim.lr = o.qcfs_lr;
+    }
+    return t;
+}
+
+TrainOptions tuning(const Graph& g, const ConvertOptions& o, int T) {
+    constexpr size_t deep = 8;  // weight layers
+    TrainOptions t = common_options(o);
+    t.epochs = o.if_epochs;
+    t.T = T;
+    t.train_thresholds = o.train_thresholds;
+    t.optim.kind = OptimOptions::Kind::adamw;
+    t.optim.lr = o.if_lr > 0 ? o.if_lr : weight_layers(g) >= deep ? 1e-4 : 3e-3;
+    t.optim.threshold_lr = t.optim.lr;
+    t.optim.weight_decay = 1e-4;
+    t.optim.clip_norm = 1;
+    return t;
+}
+
+int deployment_steps(const Graph& g, int wanted, int stored, const Dataset& data) {
+    if (wanted < 0) throw Error("[convert] T must be at least 1: " + std::to_string(wanted));
+    if (const int steps = data.steps(); steps > 0) {
+        const int other = wanted > 0 ? wanted : stored;
+        if (other > 0 && other != steps)
+            throw Error("[convert] the data has T = " + std::to_string(steps) +
+                            ", asked for was T = " + std::to_string(other),
+                        ErrorKind::data, "frames are made for a T: give the same one for both");
+        return steps;
+    }
+    if (wanted > 0) return wanted;
+    if (stored > 0) return stored;
+    return is_residual(g) ? 32 : 16;
+}
+
+Converted finetune(Compute& compute, const Model& model, const Dataset& training,
+                   const Dataset* test, const ConvertOptions& o) {
+    const auto start = std::chrono::steady_clock::now();
+    if (!is_spiking(model.graph))
+        throw Error("[finetune] the network has no spiking neurons", ErrorKind::model,
+                    "`nc_convert MODEL --dataset ...` makes a spiking network of it");
+    for (const Node& node : model.graph.nodes)
+        if (const auto* n = std::get_if<Neuron>(&node.op);
+            n && n->rule.spiking != kernels::Spiking::plain)
+            throw Error("[finetune] '" + node.name + "' has no gradient: " +
+                            (n->rule.spiking == kernels::Spiking::exact ? "an exact neuron"
+                                                                        : "a signed neuron"),
+                        ErrorKind::model);
+    Converted out;
+    out.model.info = model.info;
+    Statistics& s = out.statistics;
+    s.strategy = "finetune";
+    s.T = deployment_steps(model.graph, o.T, model.info.T, training);
+    s.seed = o.seed;
+    const Split split = validation_split(training.size(), o.seed);
+    const auto fit = subset(training, split.train), held = subset(training, split.validation);
+    TrainHooks hooks;
+    hooks.progress = [&](const Progress& p) {
+        if (o.progress) o.progress("tune", &p);
+    };
+    hooks.stop = o.stop;
+    Trained trained = train(compute, model.graph, model.info, *fit, held.get(),
+                            tuning(model.graph, o, s.T), hooks);
+    out.model.graph = std::move(trained.graph);
+    out.model.info.T = s.T;
+    if (!std::isnan(trained.validation_accuracy))
+        s.validation_accuracy = trained.validation_accuracy;
+    s.conversion_time =
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    if (o.progress) o.progress("evaluate", nullptr);
+    describe_neurons(out.model.graph, s);
+    if (test) measure_on(compute, out.model.graph, *test, o, s);
+    out.model.info.provenance["finetuned"] = to_json(s);
+    return out;
+}
+
+}  // namespace nc

@@ -1,0 +1,59 @@
+// What a spiking network does on data: accuracy at every T, spikes and sparsity per layer, hashes
+// of the spike trains.
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "neurons/train.h"
+
+namespace nc {
+
+struct MeasureOptions {
+    int T = 16;
+    int curve_T = 0;  // steps of the run, at least T; temporal data: T
+    ops::SpikePath path = ops::SpikePath::automatic;
+    size_t samples = 0;  // 0: all
+    bool hash = false;
+    std::function<bool()> stop;  // true: Interrupted is thrown
+};
+
+struct Measured {
+    int T = 0;
+    double accuracy = 0;                // percent, at T
+    std::vector<double> accuracy_at_t;  // percent, curve_T entries
+    size_t samples = 0;
+    struct Layer {
+        std::string name;
+        size_t neurons = 0;                 // of a sample
+        uint64_t spikes = 0, possible = 0;  // over the first T steps; spikes of either sign
+        uint64_t hash = 0;                  // of the first T steps' trains, 0 unless asked for
+    };
+    std::vector<Layer> layers;  // topological order
+    uint64_t spikes() const;
+    uint64_t possible() const;
+    // Percent of (neuron, step) pairs without a spike.
+    double sparsity() const;
+    // One number for all layers' trains; the same trains give it whatever the batch size, the
+    // instruction set and the path.
+    uint64_t hash() const;
+    double seconds = 0;
+};
+
+// Error when the graph has no neurons.
+Measured measure_sparsity(Compute&, const Graph&, const Dataset&, const MeasureOptions&);
+
+// The trains of one sample: for each neuron layer its name and, for up to `most` neurons (the first
+// that spike at all), one row of T booleans.
+struct Raster {
+    std::string name;
+    std::vector<std::vector<bool>> neurons;
+};
+std::vector<Raster> spike_rasters(Compute&, const Graph&, const Dataset&, uint32_t sample, int T,
+                                  size_t most);
+
+// Samples a batch, so that T of them at once stay within a few hundred megabytes.
+size_t batch_for(int T);
+
+}  // namespace nc
