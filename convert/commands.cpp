@@ -14,7 +14,6 @@ const std::vector<Command>& commands() {
     static const std::vector<Command> all = {
         {"eval", eval_command, "accuracy at every T of a model on test data"},
         {"sparsity", sparsity_command, "spikes per layer, with hashes of the spike trains"},
-        {"energy", energy_command, "synaptic operations and modelled energy"},
         {"finetune", finetune_command, "train a spiking model further through its time steps"},
         {"info", info_command, "what a model file holds"},
         {"backends", backends_command, "where networks can run on this machine"},
@@ -128,7 +127,7 @@ std::string percent(double value) {
 
 std::string count(uint64_t value) {
     std::string digits = std::to_string(value);
-    for (size_t i = digits.size(); i > 3; i -= 3) digits.insert(i - 3, " ");
+    for (size_t i = digits.size(); i > 3; i -= 3) digits.insert(i - 3, 1, ' ');
     return digits;
 }
 

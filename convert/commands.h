@@ -15,7 +15,6 @@ namespace nc::program {
 int convert_command(int argc, char** argv);
 int eval_command(int argc, char** argv);
 int sparsity_command(int argc, char** argv);
-int energy_command(int argc, char** argv);
 int finetune_command(int argc, char** argv);
 int info_command(int argc, char** argv);
 int backends_command(int argc, char** argv);

@@ -212,7 +212,6 @@ Converted convert(Compute& compute, const Model& model, const Dataset& training,
     out.model.info.ann_frames.clear();
     EvaluateOptions held_run;
     held_run.T = plan.T;
-    held_run.batch = batch_for(plan.T);
     s.validation_accuracy = evaluate(compute, out.model.graph, *held, held_run).accuracy;
     s.conversion_time = seconds_since(start) - testing;
     describe_neurons(out.model.graph, s);

@@ -74,10 +74,6 @@ uint64_t Measured::hash() const {
     return all;
 }
 
-size_t batch_for(int T) {
-    return std::clamp<size_t>(1600 / size_t(std::max(T, 1)), 8, 250);
-}
-
 Measured measure_sparsity(Compute& compute, const Graph& g, const Dataset& data,
                           const MeasureOptions& options) {
     if (!is_spiking(g))
@@ -86,7 +82,6 @@ Measured measure_sparsity(Compute& compute, const Graph& g, const Dataset& data,
     if (options.T < 1) throw Error("[sparsity] T must be at least 1: " + std::to_string(options.T));
     EvaluateOptions run;
     run.T = data.steps() > 0 ? options.T : std::max(options.T, options.curve_T);
-    run.batch = batch_for(run.T);
     run.samples = options.samples;
     run.path = options.path;
     std::map<size_t, Measured::Layer> layers;

@@ -53,7 +53,4 @@ struct Raster {
 std::vector<Raster> spike_rasters(Compute&, const Graph&, const Dataset&, uint32_t sample, int T,
                                   size_t most);
 
-// Samples a batch, so that T of them at once stay within a few hundred megabytes.
-size_t batch_for(int T);
-
 }  // namespace nc

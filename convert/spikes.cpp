@@ -44,7 +44,6 @@ Means mean_outputs(Compute& compute, const Graph& g, const Dataset& samples,
     EvaluateOptions run;
     run.T = options.T;
     run.ann_frames = options.ann_frames;
-    run.batch = std::max<size_t>(1, 800 / size_t(options.T));
     run.observe = [&](const Observation& o) {
         if (options.stop && options.stop()) throw Interrupted();
         const Node& node = g.nodes[o.node];

@@ -217,7 +217,7 @@ TEST_CASE("convert: calibration by hand: channel, layer when few, 2 when none, 1
         add_node(g, "output", Output{}, {at});
         return g;
     };
-    Compute compute;
+    Compute compute(Device{}, 1);
     CalibrateOptions options;
     options.percentile = 99;
     // Inputs are 0 .. 199: 199 positive values, rank 0.99 * 198 = 196.02, so 197.02.
@@ -257,7 +257,7 @@ TEST_CASE("convert: a negative lobe is a warning with the share of the mass that
     at = add_node(g, "fc", Linear{Tensor::from<float>({1, -1}, {1, 2}), Tensor()}, {at});
     at = add_node(g, "leaky", Activation{kernels::Activation::leaky_relu, 0.25}, {at});
     add_node(g, "output", Output{}, {at});
-    Compute compute;
+    Compute compute(Device{}, 1);
     const auto layers = calibrate(compute, g, *data, {});
     // Outputs 100, -25, 50, -12.5: lost 37.5 of 187.5.
     CHECK(layers[0].lost == doctest::Approx(0.2));
@@ -349,14 +349,14 @@ TEST_CASE("convert: folding BatchNorm keeps outputs, exactly on dyadic values") 
             add_node(g, "output", Output{}, {at});
             const Graph folded = fold_batch_norm(g);
             CHECK(folded.nodes.size() == 3);
-            Compute compute;
+            Compute compute(Device{}, 1);
             const Tensor x = dyadic_tensor({2, 6, 5, 2}, 16, 32);
             CHECK(largest_difference(run(compute, g, x), run(compute, folded, x)) == 0);
         }
 }
 
 TEST_CASE("convert: folding BatchNorm of any values, after linear layers and through pooling") {
-    Compute compute;
+    Compute compute(Device{}, 1);
     Graph g;
     Conv grouped{random_tensor({3, 3, 1, 4}, 20, 0.5), random_tensor({4}, 21), {}};
     grouped.options.groups = 2;
@@ -410,7 +410,7 @@ TEST_CASE("convert: an IF neuron with v(0) = theta / 2 counts what QCFS with L =
     const Graph qcfs = to_qcfs(
         g, {{find_node(g, "act1"), {0.5f, 1, 0.75f, 3}, 0}, {find_node(g, "act2"), {1}, 0}}, T, {});
     const Graph spiking = to_spikes(qcfs, "if", T);
-    Compute compute;
+    Compute compute(Device{}, 1);
     const Tensor x = dyadic_tensor({5, 8, 8, 1}, 33, 64);
     Tensor rates, spikes;
     ForwardOptions options;
@@ -446,7 +446,7 @@ TEST_CASE("convert: the exact neuron equals the QCFS network at T = L, and asks 
     const Graph qcfs =
         to_qcfs(g, {{find_node(g, "act1"), {1}, 0}, {find_node(g, "act2"), {2}, 0}}, T, {});
     const Graph exact = to_spikes(qcfs, "exact", T);
-    Compute compute;
+    Compute compute(Device{}, 1);
     const Tensor x = dyadic_tensor({6, 8, 8, 1}, 42, 64);
     CHECK(largest_difference(run(compute, qcfs, x), run(compute, exact, x, T)) == 0);
     CHECK(contains(message([&] { to_spikes(qcfs, "exact", T + 1); }), "T is 9, 'act1' has L = 8"));
@@ -454,7 +454,7 @@ TEST_CASE("convert: the exact neuron equals the QCFS network at T = L, and asks 
 }
 
 TEST_CASE("convert: folding amplitudes keeps every spike on dyadic values") {
-    Compute compute;
+    Compute compute(Device{}, 1);
     for (const bool residual : {false, true}) {
         Graph g = residual ? fold_batch_norm(residual_network(50)) : small_network(50, false);
         for (Node& node : g.nodes)
@@ -489,7 +489,7 @@ TEST_CASE("convert: folding amplitudes keeps every spike on dyadic values") {
 }
 
 TEST_CASE("convert: amplitudes at an output, through flattening, and per neuron") {
-    Compute compute;
+    Compute compute(Device{}, 1);
     Graph g;
     size_t at = add_node(g, "input", Input{{2, 2, 3}}, {});
     at = add_node(g, "act", Qcfs{powers_of_two(3, 60), 4}, {at});
@@ -511,7 +511,7 @@ TEST_CASE("convert: amplitudes at an output, through flattening, and per neuron"
 }
 
 TEST_CASE("convert: strategies, thresholds and statistics of a small network") {
-    Compute compute;
+    Compute compute(Device{}, 1);
     const auto training = quarters(600, 70), test = quarters(200, 71);
     Model model;
     model.graph = small_network(72, true);
@@ -611,6 +611,7 @@ TEST_CASE("convert: strategies, thresholds and statistics of a small network") {
         options = quick_options();
         options.neuron = "lif";
         options.fold = "after";
+        options.if_epochs = 6;
         CHECK(*convert(compute, model, *training, test.get(), options).statistics.if_accuracy > 50);
         options = quick_options();
         options.neuron = "signed";
@@ -650,7 +651,7 @@ TEST_CASE("convert: strategies, thresholds and statistics of a small network") {
 }
 
 TEST_CASE("convert: a residual network, folded before and after tuning") {
-    Compute compute;
+    Compute compute(Device{}, 1);
     const auto training = quarters(400, 80), test = quarters(100, 81);
     Model model;
     model.graph = residual_network(82);
@@ -676,7 +677,7 @@ TEST_CASE("convert: a residual network, folded before and after tuning") {
 }
 
 TEST_CASE("convert: auto takes qcfs_direct for residual graphs with eight weight layers") {
-    Compute compute;
+    Compute compute(Device{}, 1);
     std::vector<uint8_t> images(40 * 16 * 16 * 3);
     Random random(90);
     for (auto& byte : images) byte = uint8_t(random.bits());
@@ -766,7 +767,7 @@ TEST_CASE("convert: LeNet on real images, the same spikes on every instruction s
     const auto data = real_images(name);
     if (!data) return test::skip("neither fashion-mnist nor mnist is here");
     const bool full = std::getenv("NC_FULL") != nullptr;
-    Compute compute;
+    Compute compute(Device{}, 1);
     const auto training = leading(*data->train, 6000), held = leading(*data->test, 1000);
     Model model;
     model.graph = make_model("lenet", Shape{28, 28, 1}, 10, {});
