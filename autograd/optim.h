@@ -12,7 +12,7 @@ namespace nc {
 
 struct OptimOptions {
     enum class Kind { sgd, adamw } kind = Kind::adamw;
-    double lr = 1e-3;
+    double lr = 3e-3;
     double momentum = 0.9;  // sgd
     bool nesterov = true;   // sgd
     double beta1 = 0.9, beta2 = 0.999, eps = 1e-8;
