@@ -84,6 +84,7 @@ class GroupedStatistics {
         rows_ += rows;
     }
 
+    size_t rows() const { return rows_; }
     ops::NormStatistics total(Compute& compute, DType dtype) const {
         const Shape shape = {mean_.size()};
         ops::NormStatistics out = {compute.empty(shape, dtype), compute.empty(shape, dtype)};
@@ -113,6 +114,7 @@ struct Replay {
     NeuronScan scan;
     ops::NormStatistics used;  // by batch norm, if any
     std::vector<Tensor> bits;
+    size_t total_rows = 0;  // that the statistics of the batch were taken over
 
     size_t groups() const { return (N + samples - 1) / samples; }
     Group group(size_t index) const {
@@ -154,77 +156,89 @@ struct Replay {
 
     void forward(Compute& compute);
     void backward(Tape& tape, const Tensor& dy) const;
+
+    // One group again: its input, currents, the gradient at the neuron and at theta.
+    struct Step {
+        Tensor in, z, du, dtheta;
+    };
+    Step step(Compute& compute, size_t index, const Tensor& dy) const;
 };
 
 void Replay::forward(Compute& compute) {
-    Tensor kept;  // a single group's currents serve both passes
+    Tensor last;  // the last group's currents serve both passes
     if (batch_statistics()) {
         GroupedStatistics statistics;
-        size_t rows = 0;
         for (size_t i = 0; i < groups(); ++i) {
             Tensor z = currents(compute, input(compute, i));
             statistics.add(ops::norm_statistics(compute, z), rows_of(z));
-            rows += rows_of(z);
-            if (groups() == 1) kept = std::move(z);
+            if (i + 1 == groups()) last = std::move(z);
         }
         used = statistics.total(compute, block.weight.value.dtype());
-        if (block.norm->batch != nullptr) *block.norm->batch = {used.mean, used.variance, rows};
+        total_rows = statistics.rows();
+        if (block.norm->batch != nullptr)
+            *block.norm->batch = {used.mean, used.variance, total_rows};
     }
-    for (size_t i = 0; i < groups(); ++i) {
-        const Tensor z = kept.defined() ? kept : currents(compute, input(compute, i));
+    bits.resize(groups());
+    for (size_t i = groups(); i-- > 0;) {
+        Tensor z = std::exchange(last, Tensor());
+        if (!z.defined()) z = currents(compute, input(compute, i));
         const Tensor u = normalised(compute, z);
         const size_t size = constant ? u.elements() : u.elements() / T;
-        Tensor packed = compute.empty(NeuronScan::packed_shape(T, size), DType::u64);
-        scan.forward(compute, u, T, constant, nullptr, nullptr, &packed);
-        bits.push_back(std::move(packed));
+        bits[i] = compute.empty(NeuronScan::packed_shape(T, size), DType::u64);
+        scan.forward(compute, u, T, constant, nullptr, nullptr, &bits[i]);
     }
+}
+
+Replay::Step Replay::step(Compute& compute, size_t index, const Tensor& dy) const {
+    Step out;
+    out.in = input(compute, index);
+    out.z = currents(compute, out.in);
+    out.du = neuron_gradient(compute, normalised(compute, out.z), index, dy,
+                             block.theta.tracked() ? &out.dtheta : nullptr);
+    return out;
 }
 
 void Replay::backward(Tape& tape, const Tensor& dy) const {
     Compute& c = tape.compute();
     ops::NormSums sums;
-    const auto add_sums = [&](const Tensor& z, const Tensor& du) {
-        ops::NormSums part = ops::norm_backward_sums(c, z, du, used, block.norm->eps);
+    const auto add_sums = [&](const Step& s) {
+        ops::NormSums part = ops::norm_backward_sums(c, s.z, s.du, used, block.norm->eps);
         add_to(c, sums.dgamma, std::move(part.dgamma));
         add_to(c, sums.dbeta, std::move(part.dbeta));
     };
-    // Through batch statistics every row's gradient needs the sums over all rows.
-    size_t total_rows = 0;
-    if (batch_statistics() && groups() > 1)
+    // Through batch statistics every row's gradient needs the sums over all rows first.
+    Step last;
+    if (batch_statistics())
         for (size_t i = 0; i < groups(); ++i) {
-            const Tensor z = currents(c, input(c, i));
-            total_rows += rows_of(z);
-            add_sums(z, neuron_gradient(c, normalised(c, z), i, dy, nullptr));
+            Step s = step(c, i, dy);
+            add_sums(s);
+            if (i + 1 == groups()) last = std::move(s);
         }
 
     Tensor dx, dweight, dbias, dtheta;
     if (x.tracked()) dx = c.empty(frames.defined() ? frames.shape() : spikes.shape, dy.dtype());
-    for (size_t i = 0; i < groups(); ++i) {
-        const Tensor in = input(c, i);
-        Tensor z = currents(c, in);
-        Tensor part;
-        Tensor dz =
-            neuron_gradient(c, normalised(c, z), i, dy, block.theta.tracked() ? &part : nullptr);
-        if (part.defined()) add_to(c, dtheta, std::move(part));
-        if (block.norm) {
-            if (!batch_statistics() || groups() == 1) add_sums(z, dz);
-            if (batch_statistics() && groups() == 1) total_rows = rows_of(z);
-            dz = ops::norm_backward_input(c, z, dz, used, block.norm->gamma.value, block.norm->eps,
-                                          sums, total_rows);
-        }
-        z = Tensor();
+    for (size_t i = groups(); i-- > 0;) {
+        Step s = std::exchange(last, Step());
+        if (!s.z.defined()) s = step(c, i, dy);
+        if (s.dtheta.defined()) add_to(c, dtheta, std::move(s.dtheta));
+        if (block.norm && !batch_statistics()) add_sums(s);
+        Tensor dz = std::move(s.du);
+        if (block.norm)
+            dz = ops::norm_backward_input(c, s.z, dz, used, block.norm->gamma.value,
+                                          block.norm->eps, sums, total_rows);
+        s.z = Tensor();
         if (block.bias.tracked()) add_to(c, dbias, ops::sum_rows(c, dz));
         if (block.weight.tracked())
             add_to(c, dweight,
                    block.conv
-                       ? ops::conv_backward_weight(c, in, block.weight.shape(), dz, *block.conv)
-                       : ops::matmul(c, flat(in), dz, true, false));
+                       ? ops::conv_backward_weight(c, s.in, block.weight.shape(), dz, *block.conv)
+                       : ops::matmul(c, flat(s.in), dz, true, false));
         if (!x.tracked()) continue;
         Group g = group(i);
         if (constant) g.steps = 1;
         scatter(block.conv
-                    ? ops::conv_backward_input(c, in.shape(), block.weight.value, dz, *block.conv)
-                    : ops::matmul(c, dz, block.weight.value, false, true).reshape(in.shape()),
+                    ? ops::conv_backward_input(c, s.in.shape(), block.weight.value, dz, *block.conv)
+                    : ops::matmul(c, dz, block.weight.value, false, true).reshape(s.in.shape()),
                 dx, g);
     }
     if (x.tracked()) tape.accumulate(x, std::move(dx));
@@ -270,7 +284,8 @@ PackedSpikes run(Compute& compute, Tape* tape, const Var& x, const PackedSpikes&
                   .scan = NeuronScan(compute, block.neuron, block.theta.value, neurons,
                                      record && block.theta.tracked()),
                   .used = {norm.mean, norm.variance},
-                  .bits = {}};
+                  .bits = {},
+                  .total_rows = 0};
     replay.forward(compute);
 
     PackedSpikes out{.y = {},
@@ -301,7 +316,7 @@ PackedSpikes recompute_block(Compute& compute, Tape* tape, const Var& x, size_t 
         fail("recompute_block",
              "input " + shape_text(x.value) + " is not [T * N, ..] with T " + std::to_string(T));
     const size_t N = constant_input ? x.shape()[0] : x.shape()[0] / T;
-    const size_t samples = std::clamp<size_t>(block.rows / T, 1, N);
+    const size_t samples = std::clamp<size_t>(N * block.steps / T, 1, N);
     return run(compute, tape, x, {}, T, N, samples, constant_input, x.shape().without_leading(),
                block);
 }

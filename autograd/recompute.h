@@ -2,12 +2,13 @@
 // differentiable block that keeps packed spikes only and computes the currents again going back.
 //
 // The neurons of different samples are independent, so a block works through groups of samples,
-// each over all T steps: at any time currents exist for `rows` frames, and what grows with T * N is
-// the input, the packed spikes and the gradients at the blocks' outputs. Every group's rows are
-// computed by the same kernels as the plain path's; sums over rows (batch statistics, gradients of
-// parameters) are added group by group, so against conv + batch_norm + neuron + average_pool they
-// differ by rounding, at most (number of groups) * eps of the sums of magnitudes; without batch
-// norm in training the spikes are the same bits. The same input gives the same bits every time.
+// each over all T steps: at any time currents exist for as many frames as the batch has in
+// Block::steps steps (one sample's at least), and what grows with T is the input, the packed spikes
+// and the gradients at the blocks' outputs. Every group's rows are computed by the same kernels as
+// the plain path's; sums over rows (batch statistics, gradients of parameters) are added group by
+// group, so against conv + batch_norm + neuron + average_pool they differ by rounding, at most
+// (number of groups) * eps of the sums of magnitudes; without batch norm in training the spikes are
+// the same bits. The same input gives the same bits every time.
 //
 // How a Graph's training step uses it: a chain Linear or Conv (fed by an earlier block or by analog
 // frames; Flatten may stand before a Linear) -> [BatchNorm] -> plain Neuron -> [AveragePool], each
@@ -36,7 +37,7 @@ struct Block {
     Neuron neuron;  // plain spiking
     Var theta;
     std::optional<ops::PoolOptions> pool;  // average, behind the neuron
-    size_t rows = 256;  // frames (steps x samples) computed at a time, at least T
+    size_t steps = 8;  // frames at a time: as many as the batch has in so many steps
 };
 
 // A block's output: spikes over T steps, packed, that stand for [T * N, ..] floats.
@@ -54,7 +55,7 @@ struct PackedSpikes {
 // x: analog frames [T * N, ..], or [N, ..] with constant_input, the same at every step.
 PackedSpikes recompute_block(Compute&, Tape*, const Var& x, size_t T, bool constant_input,
                              const Block&);
-// x: of the block before; its groups are used, whatever block.rows says.
+// x: of the block before; its groups are used, whatever block.steps says.
 PackedSpikes recompute_block(Compute&, Tape*, const PackedSpikes& x, const Block&);
 
 // The floats, for whatever is not a block: a last linear layer, a residual sum.
