@@ -1,0 +1,257 @@
+// nc_bench: measures kernels against what this machine can do, and compares measurements.
+#include <fmt/format.h>
+
+#include <regex>
+#include <thread>
+
+#include "bench/kernels.h"
+#include "engine/error.h"
+#include "neurons/nc_program.h"
+
+namespace {
+
+using namespace nc;
+using bench::Machine;
+using bench::Row;
+
+struct Settings {
+    program::Common common;
+    std::vector<std::string> tables, neurons = {"if"};
+    std::vector<int> threads;
+    std::vector<size_t> steps = {4, 16};
+    std::string filter, compare_a, compare_b;
+    size_t elements = 8388608;
+    double seconds = 0.3, max_ratio = 1.1;
+    std::string command;
+};
+
+void add_output_options(CLI::App& app, program::Common& c) {
+    app.add_option_function<std::vector<std::string>>(
+           "--json",
+           [&c](const std::vector<std::string>& file) {
+               c.json = true;
+               if (!file.empty()) c.json_file = file.front();
+           },
+           "the result as JSON in Google Benchmark's shape: on stdout, or in FILE")
+        ->type_name("[FILE]")
+        ->expected(0, 1);
+    app.add_flag("--quiet", c.quiet, "no remarks on stderr");
+    app.add_flag("--force", c.force, "overwrite files that exist");
+}
+
+void add_measuring_options(CLI::App& app, Settings& s) {
+    app.add_option("--table", s.tables,
+                   "kernel tables, a list (default: the fastest, or NC_ISA): reference, sse2, "
+                   "avx2, avx512")
+        ->delimiter(',');
+    app.add_option("--threads", s.threads, "numbers of threads, a list (default: all)")
+        ->delimiter(',')
+        ->check(CLI::Range(1, 1024));
+    app.add_option("--seconds", s.seconds, "how long each row is repeated")
+        ->capture_default_str()
+        ->check(CLI::Range(0.0, 3600.0));
+    add_output_options(app, s.common);
+}
+
+int all_threads() {
+    const unsigned count = std::thread::hardware_concurrency();
+    return count > 0 ? int(count) : 1;
+}
+
+std::vector<const bench::Table*> chosen_tables(const Settings& s) {
+    std::vector<const bench::Table*> tables;
+    for (const std::string& name : s.tables) {
+        const bench::Table* table = kernels::find(name.c_str());
+        if (table == nullptr || table->cuda)
+            throw Error("[nc_bench] --table " + name + ": " +
+                        (table == nullptr ? kernels::why_unusable(name.c_str())
+                                          : "only tables of the CPU are measured here"));
+        tables.push_back(table);
+    }
+    if (!tables.empty()) return tables;
+    if (kernels::best() == nullptr) {
+        const char* forced = std::getenv("NC_ISA");
+        throw Error(std::string("[nc_bench] NC_ISA=") + forced + ": " +
+                    kernels::why_unusable(forced));
+    }
+    return {kernels::best()};
+}
+
+std::vector<int> chosen_threads(const Settings& s) {
+    return s.threads.empty() ? std::vector<int>{all_threads()} : s.threads;
+}
+
+void prepare(const Settings& s) {
+    if (s.common.json && !s.common.json_file.empty())
+        program::check_output(s.common.json_file, s.common.force);
+    const std::string warning = bench::idle_warning();
+    if (!warning.empty()) program::warn(s.common, warning);
+}
+
+// Every case on every table with every number of threads. Rows appear as they are measured, unless
+// stdout is for JSON.
+int measure_all(const Settings& s, const std::vector<bench::NamedCase>& cases) {
+    const auto tables = chosen_tables(s);
+    const auto threads = chosen_threads(s);
+    prepare(s);
+    const bool text = !s.common.json || !s.common.json_file.empty();
+    Machine machine;
+    std::vector<Row> rows;
+    if (text) fmt::print("{}\n", bench::row_header());
+    for (const auto& c : cases)
+        for (const auto* table : tables)
+            for (int n : threads) {
+                rows.push_back(bench::measure(machine, c, *table, n, s.seconds));
+                if (text) fmt::print("{}\n", bench::row_text(rows.back()));
+                std::fflush(stdout);
+            }
+    if (text) {
+        fmt::print(
+            "floor %: time at the machine's best (FMA peak, or bytes over memory bandwidth) over "
+            "the minimum; above 100 the data stayed in a cache\n");
+        for (const std::string& line : bench::summary(rows)) fmt::print("{}\n", line);
+        for (const auto& [key, value] : machine.values())
+            fmt::print("{}: {:.1f}e9\n", key, value * 1e-9);
+    }
+    const Json json = bench::to_json(rows, machine, s.command);
+    if (s.common.json && s.common.json_file.empty()) fmt::print("{}\n", json.dump(2));
+    if (s.common.json && !s.common.json_file.empty()) write_json(s.common.json_file, json);
+    return program::success;
+}
+
+int run_kernels(const Settings& s) {
+    std::regex filter;
+    try {
+        filter = std::regex(s.filter);
+    } catch (const std::regex_error& e) {
+        throw Error("[nc_bench] --filter '" + s.filter +
+                    "' is not a regular expression: " + e.what());
+    }
+    std::vector<bench::NamedCase> cases;
+    for (auto& c : bench::all_cases())
+        if (std::regex_search(c.name, filter)) cases.push_back(c);
+    if (cases.empty())
+        throw Error("[nc_bench] no kernel matches --filter '" + s.filter + "'", ErrorKind::usage,
+                    "names look like conv.forward/resnet18/64-64-k3-s1-32x32-n32");
+    return measure_all(s, cases);
+}
+
+int run_bptt(const Settings& s) {
+    std::vector<bench::NamedCase> cases;
+    for (const std::string& neuron : s.neurons)
+        for (size_t steps : s.steps) {
+            if (steps > s.elements)
+                throw Error(
+                    fmt::format("[nc_bench] --T {} is more than --elements {}", steps, s.elements));
+            cases.push_back(bench::bptt_case(neuron == "lif", steps, s.elements));
+        }
+    return measure_all(s, cases);
+}
+
+int run_machine(const Settings& s) {
+    prepare(s);
+    Machine machine;
+    std::vector<int> threads = s.threads;
+    if (threads.empty()) threads = {1};
+    if (s.threads.empty() && all_threads() > 1) threads.push_back(all_threads());
+    std::string text;
+    for (int n : threads) {
+        for (const char* table : {"sse2", "avx2", "avx512"}) {
+            const double peak = machine.peak(table, n);
+            if (peak > 0)
+                text += fmt::format("{:<7} FMA peak        {:>3} threads {:>9.1f} GFLOP/s\n", table,
+                                    n, peak * 1e-9);
+        }
+        text += fmt::format("memory  read            {:>3} threads {:>9.1f} GB/s\n", n,
+                            machine.read_bandwidth(n) * 1e-9);
+        text += fmt::format("memory  copy (both ways){:>3} threads {:>9.1f} GB/s\n", n,
+                            machine.copy_bandwidth(n) * 1e-9);
+    }
+    const Json json = bench::to_json({}, machine, s.command);
+    program::print_result(s.common, text, json);
+    return program::success;
+}
+
+int run_compare(const Settings& s) {
+    if (s.common.json && !s.common.json_file.empty())
+        program::check_output(s.common.json_file, s.common.force);
+    const auto result = bench::compare(read_json(s.compare_a), s.compare_a, read_json(s.compare_b),
+                                       s.compare_b, s.max_ratio);
+    std::string text =
+        fmt::format("{:<66} {:>10} {:>10} {:>7}\n", "row", "a min ms", "b min ms", "b / a");
+    Json json = {{"max_ratio", s.max_ratio}, {"slower", result.slower}, {"rows", Json::array()}};
+    for (const auto& p : result.pairs) {
+        text += fmt::format("{:<66} {:>10.4f} {:>10.4f} {:>7.3f}{}\n", p.name, p.a_seconds * 1e3,
+                            p.b_seconds * 1e3, p.ratio, p.ratio > s.max_ratio ? "  slower" : "");
+        json["rows"].push_back({{"name", p.name},
+                                {"a_ms", p.a_seconds * 1e3},
+                                {"b_ms", p.b_seconds * 1e3},
+                                {"ratio", p.ratio}});
+    }
+    text += fmt::format("{} of {} rows slower than {} times\n", result.slower, result.pairs.size(),
+                        s.max_ratio);
+    program::print_result(s.common, text, json);
+    return result.slower > 0 ? program::check_failed : program::success;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    Settings s;
+    s.command = program::command_line(argc, argv);
+    CLI::App app("Measures kernels against what this machine can do, and compares measurements.",
+                 "nc_bench");
+    app.set_version_flag("--version", program::version());
+    app.require_subcommand(1);
+    app.footer(
+        "Examples:\n"
+        "  nc_bench machine\n"
+        "  nc_bench kernels --table avx2,reference --filter spike\n"
+        "  nc_bench kernels --filter 'gemm|conv.*resnet18' --threads 1,2 --json now.json\n"
+        "  nc_bench bptt --neuron if --T 4,16 --elements 8388608\n"
+        "  nc_bench compare before.json now.json --max-ratio 1.1\n"
+        "Exit codes: 0 success, 1 compare found a slower row, 2 bad usage.");
+
+    CLI::App* machine = app.add_subcommand("machine", "FMA peak and memory bandwidth");
+    machine->add_option("--threads", s.threads, "numbers of threads, a list (default: 1, all)")
+        ->delimiter(',')
+        ->check(CLI::Range(1, 1024));
+    add_output_options(*machine, s.common);
+
+    CLI::App* kernels = app.add_subcommand(
+        "kernels", "every family's kernels, each checked against the reference before it is timed");
+    kernels->add_option("--filter", s.filter, "only names that this regular expression finds")
+        ->type_name("REGEX");
+    add_measuring_options(*kernels, s);
+
+    CLI::App* bptt = app.add_subcommand(
+        "bptt", "neurons over time and back, keeping packed spikes; floor 16.1 bytes an element");
+    bptt->add_option("--neuron", s.neurons, "if, lif or both")
+        ->delimiter(',')
+        ->capture_default_str()
+        ->check(CLI::IsMember({"if", "lif"}));
+    bptt->add_option("--T", s.steps, "time steps, a list")
+        ->delimiter(',')
+        ->capture_default_str()
+        ->check(CLI::Range(size_t(1), size_t(1) << 20));
+    bptt->add_option("--elements", s.elements, "membranes times steps, in total")
+        ->capture_default_str()
+        ->check(CLI::Range(size_t(1), size_t(1) << 32));
+    add_measuring_options(*bptt, s);
+
+    CLI::App* comparing = app.add_subcommand(
+        "compare", "the rows two results share; exit 1 when one is slower in the second");
+    comparing->add_option("a", s.compare_a, "before")->required()->type_name("A.json");
+    comparing->add_option("b", s.compare_b, "after")->required()->type_name("B.json");
+    comparing->add_option("--max-ratio", s.max_ratio, "how much slower is still the same")
+        ->capture_default_str()
+        ->check(CLI::PositiveNumber);
+    add_output_options(*comparing, s.common);
+
+    return program::run(app, argc, argv, [&] {
+        if (machine->parsed()) return run_machine(s);
+        if (kernels->parsed()) return run_kernels(s);
+        if (bptt->parsed()) return run_bptt(s);
+        return run_compare(s);
+    });
+}
