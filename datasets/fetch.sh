@@ -108,12 +108,12 @@ fetch_file() {
         rm -f "$part"
         say "$file: checksum is not $sum: refused"
     done
-    [ -f "$part" ] && good "$part" "$sum" || {
+    if [ ! -f "$part" ] || ! good "$part" "$sum"; then
         # A rest is kept only where it can be continued.
-        [ -s "$part" ] && stop "$file is not complete" "the same command continues it"
+        [ ! -s "$part" ] || stop "$file is not complete" "the same command continues it"
         rm -f "$part"
         stop "$file could not be fetched"
-    }
+    fi
     mv -f -- "$part" "$to"
     say "$file: checksum right"
 }
@@ -156,7 +156,7 @@ while [ $# -gt 0 ]; do
     case $1 in
         -h | --help) usage; exit 0 ;;
         --from | --to)
-            [ $# -ge 2 ] && [ -n "$2" ] || stop "$1 needs a value" "datasets/fetch.sh --help" 2
+            [ -n "${2:-}" ] || stop "$1 needs a value" "datasets/fetch.sh --help" 2
             if [ "$1" = --from ]; then from=$2; else to=$2; fi
             shift
             ;;

@@ -90,7 +90,7 @@ struct FieldWriter {
     void pair(const char* name, size_t h, size_t w) { out[name] = {h, w}; }
 };
 
-constexpr size_t largest_size = size_t(1) << 31;
+constexpr size_t largest_size = size_t(1) << 28;  // 1 GB of floats
 
 struct FieldReader {
     const Json& in;

@@ -61,10 +61,7 @@ ModelInfo info_from_json(const Json& json, const std::string& path) {
     return out;
 }
 
-}  // namespace
-
-Model load_model(const std::string& path) {
-    SafeTensors file = load_safetensors(path);
+Model to_model(const SafeTensors& file, const std::string& path) {
     const auto section = [&](const char* key) {
         const auto at = file.metadata.find(key);
         if (at == file.metadata.end())
@@ -82,7 +79,7 @@ Model load_model(const std::string& path) {
     out.state_info = section("state");
 
     std::map<std::string, Tensor> tensors;
-    for (auto& [name, tensor] : file.tensors) {
+    for (const auto& [name, tensor] : file.tensors) {
         if (name.rfind(state_prefix, 0) == 0) {
             out.state[name.substr(state_prefix.size())] = tensor;
         } else {
@@ -99,6 +96,16 @@ Model load_model(const std::string& path) {
         });
     if (!tensors.empty()) fail(path, "tensor '" + tensors.begin()->first + "' belongs to no node");
     return out;
+}
+
+}  // namespace
+
+Model load_model(const std::string& path) {
+    return to_model(load_safetensors(path), path);
+}
+
+Model parse_model(const std::vector<uint8_t>& file, const std::string& path) {
+    return to_model(parse_safetensors(file, path), path);
 }
 
 void save_model(const std::string& path, const Model& model) {

@@ -60,6 +60,7 @@ Graph graph_from_json(const Json&, const std::map<std::string, Tensor>& tensors,
 // Error (kind model): not a safetensors file, truncated, wrong sizes, overlapping ranges, NaN in
 // weights, a graph that check() refuses. Offsets and path are named.
 Model load_model(const std::string& path);
+Model parse_model(const std::vector<uint8_t>& file, const std::string& path);
 void save_model(const std::string& path, const Model&);  // temporary name, synced, renamed
 
 // Plain safetensors, for checkpoints of others and for tests. F16 and BF16 are read as f32, BOOL as
@@ -69,6 +70,7 @@ struct SafeTensors {
     std::map<std::string, std::string> metadata;
 };
 SafeTensors load_safetensors(const std::string& path);
+SafeTensors parse_safetensors(const std::vector<uint8_t>& file, const std::string& path);
 void save_safetensors(const std::string& path, const SafeTensors&);
 
 }  // namespace nc

@@ -117,8 +117,11 @@ class Dictionary {
 }  // namespace
 
 Tensor load_npy(const std::string& path) {
-    const auto bytes = read_file(path);
-    Reader reader(bytes.data(), bytes.size(), path);
+    return parse_npy(read_file(path), path);
+}
+
+Tensor parse_npy(const std::vector<uint8_t>& file, const std::string& path) {
+    Reader reader(file.data(), file.size(), path);
     if (std::memcmp(reader.take(magic_bytes), magic, magic_bytes) != 0)
         throw Error("[" + path + "] not a .npy file: wrong magic", ErrorKind::data);
     const int major = reader.u8();

@@ -94,12 +94,14 @@ Entry parse_entry(const std::string& name, const Json& json, const std::string& 
 }  // namespace
 
 SafeTensors load_safetensors(const std::string& path) {
-    std::vector<uint8_t> file;
     try {
-        file = read_file(path);
+        return parse_safetensors(read_file(path), path);
     } catch (const Error& e) {
-        throw Error(e.what(), ErrorKind::model, e.hint);
+        throw Error(e.what(), ErrorKind::model, e.hint);  // a file that is not there, too
     }
+}
+
+SafeTensors parse_safetensors(const std::vector<uint8_t>& file, const std::string& path) {
     const auto fail = [&](const std::string& what) {
         throw Error("[" + path + "] " + what, ErrorKind::model);
     };
