@@ -200,7 +200,7 @@ static void backward(Queue& queue, const Rule& rule, const float* theta, const f
         float* const last_dx = last_dy + steps * bptt_tile;
         float* const element = last_dx + steps * bptt_tile;
         for (size_t b = begin; b < end; ++b) {
-            float* const sums = parts + b * (params + 64);
+            float* const sums = learn && few ? parts + b * (params + 64) : nullptr;
             if (learn && few) memset(sums, 0, (params + 64) * sizeof(float));
             const size_t stop = size - b * block < block ? size : (b + 1) * block;
             size_t p = b * block % params;

@@ -208,7 +208,7 @@ static void qcfs_backward(Queue& queue, const float* x, const float* lambda, int
     float* const parts = reinterpret_cast<float*>(queue.scratch);
     parallel_blocks(queue.threads, size, [&](size_t, size_t begin, size_t end) {
         for (size_t b = begin; b < end; ++b) {
-            float* const sums = parts + b * (params + 64);
+            float* const sums = learn && few ? parts + b * (params + 64) : nullptr;
             if (learn && few) memset(sums, 0, (params + 64) * sizeof(float));
             const size_t stop = size - b * block < block ? size : (b + 1) * block;
             size_t i = b * block, p = i % params;
