@@ -70,22 +70,20 @@ def patch(path, offset, values):
 
 
 def parse_json(path):
-    """Strict: NaN and Infinity are no JSON. A .jsonl file is one value a line."""
+    """Strict: NaN and Infinity are no JSON. A .jsonl file is a list, one value a line."""
 
     def refuse(name):
         raise ValueError(f"{path}: {name} is not JSON")
 
     with open(path, encoding="utf-8") as f:
-        texts = f.read().splitlines() if path.endswith(".jsonl") else [f.read()]
-    values = [json.loads(text, parse_constant=refuse) for text in texts]
-    if not values:
-        raise ValueError(f"{path}: empty")
-    return values
+        if path.endswith(".jsonl"):
+            return [json.loads(line, parse_constant=refuse) for line in f]
+        return json.load(f, parse_constant=refuse)
 
 
 def require(path, expression):
-    """The last JSON value of a file, as `j`, makes the expression true."""
-    j = parse_json(path)[-1]
+    """The JSON in a file, as `j`, makes the expression true."""
+    j = parse_json(path)
     if not eval(expression, {"j": j}):
         sys.exit(f"{path}: not {expression}: {json.dumps(j)[:2000]}")
 
@@ -95,6 +93,4 @@ if __name__ == "__main__":
     if command == "idx":
         write_idx(arguments[0], int(arguments[1]), int(arguments[2]))
     else:
-        {"same": same_tensors, "poison": poison, "patch": patch, "json": parse_json, "require": require}[
-            command
-        ](*arguments)
+        {"same": same_tensors, "poison": poison, "patch": patch, "require": require}[command](*arguments)

@@ -36,7 +36,7 @@ done
 bold='' red='' plain=''
 if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' red=$'\e[31m' plain=$'\e[0m'; fi
 passed=0 failed=0 skipped=0 skips='' failures=()
-logs=$PWD/build-test/logs
+logs=$PWD/build-logs
 mkdir -p "$logs"
 
 say() { printf '%s[%3d s] %s%s\n' "$bold" "$SECONDS" "$1" "$plain"; }
@@ -51,13 +51,13 @@ fail() {
     tail -n 300 "$2" | sed 's/^/    /'
 }
 
-# build NAME TARGET... : in build-test/NAME, set up with the words in the array `options`.
+# build NAME TARGET... : in build-NAME, set up with the words in the array `options`.
 build() {
     local name=$1 log=$logs/build-$1.log
     shift
     say "$name: build"
-    if { [ -f "build-test/$name/build.ninja" ] || meson setup "build-test/$name" . "${options[@]}"; } \
-        >"$log" 2>&1 && ninja -C "build-test/$name" "$@" >>"$log" 2>&1; then
+    if { [ -f "build-$name/build.ninja" ] || meson setup "build-$name" . "${options[@]}"; } \
+        >"$log" 2>&1 && ninja -C "build-$name" "$@" >>"$log" 2>&1; then
         return 0
     fi
     fail "$name: build" "$log"
@@ -67,7 +67,7 @@ build() {
 
 # cases NAME BUILD ARGUMENT...: one run of the test binary, counted by its own summary.
 cases() {
-    local name=$1 binary=build-test/$2/nc_test log=$logs/cases-${1//[^a-z0-9]/-}.log status=0 line p f s
+    local name=$1 binary=build-$2/nc_test log=$logs/cases-${1//[^a-z0-9]/-}.log status=0 line p f s
     shift 2
     say "$name: test cases"
     timeout 1200 "$binary" --no-colors=true "$@" >"$log" 2>&1 || status=$?
@@ -115,7 +115,7 @@ gcc_stage() {
     gcc_build || return
     local isa why best=''
     for isa in avx512 avx2 sse2 reference; do
-        if ! why=$(NC_ISA=$isa build-test/gcc/nc_test --count 2>&1 >/dev/null); then
+        if ! why=$(NC_ISA=$isa build-gcc/nc_test --count 2>&1 >/dev/null); then
             add 0 0 1
             skips+="g++ $isa: $why"$'\tg++\n'
         elif [ -z "$best" ]; then
@@ -139,7 +139,7 @@ sanitize_stage() {
 
 scripts_stage() {
     gcc_build || return
-    export NC_BUILD=$PWD/build-test/gcc
+    export NC_BUILD=$PWD/build-gcc
     local name
     for name in layers fetch program readme; do
         [ -f "tests/${name}_test.sh" ] || continue

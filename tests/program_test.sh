@@ -1,0 +1,305 @@
+#!/usr/bin/env bash
+# The programs as a user meets them: train, convert, evaluate, interrupt, resume, and every kind of bad input.
+cd "$(dirname "$0")/.." || exit 2
+. tests/script.sh
+build=$(cd "${NC_BUILD:?names the build to use}" && pwd)
+train=$build/nc_train convert=$build/nc_convert bench=$build/nc_bench
+files="python3 $PWD/tests/program_files.py"
+unset NC_ISA NO_COLOR
+export NC_DATA=$work/data
+cd "$work" || exit 2
+cleanup() { ! mountpoint -q "$work/tiny" || umount "$work/tiny"; }
+
+# run COMMAND...: what it says into the files out and err, its exit status into $status.
+run() {
+    status=0
+    timeout 300 "$@" >out 2>err </dev/null || status=$?
+}
+
+# expect NAME STATUS PATTERN COMMAND...: this exit status, and a line of stderr or stdout matches.
+expect() {
+    local name=$1 wanted=$2 pattern=$3
+    shift 3
+    run "$@"
+    if [ "$status" = "$wanted" ] && cat err out | grep -qE -- "$pattern"; then
+        pass "$name"
+    else
+        fail "$name" "$*
+exit status $status, wanted $wanted and a line like: $pattern
+$(tail -n 20 err out)"
+    fi
+}
+
+# succeeds NAME COMMAND...
+succeeds() {
+    local name=$1
+    shift
+    expect "$name" 0 '' "$@"
+}
+
+# refuses NAME STATUS PATTERN COMMAND...: as expect, and the message is one line "error: ..." that
+# names what PATTERN says; nothing is left behind in --out.
+refuses() {
+    local name=$1 wanted=$2 pattern=$3
+    shift 3
+    rm -f refused.safetensors
+    run "$@"
+    if [ "$status" != "$wanted" ] || ! grep -qE -- "^error: .*($pattern)" err ||
+        [ "$(grep -c '^error: ' err)" != 1 ] || [ -e refused.safetensors ]; then
+        fail "$name" "$*
+exit status $status, wanted $wanted and one line like: error: ...$pattern
+$(ls refused.safetensors* 2>/dev/null)
+$(tail -n 20 err out)"
+    else
+        pass "$name"
+    fi
+}
+
+# holds NAME FILE EXPRESSION: the JSON in FILE is strict and, as j, makes it true.
+holds() { check "$1" $files require "$2" "$3"; }
+
+mkdir -p data/mnist
+$files idx data/mnist 600 200
+small=(--dataset mnist --seed 1)
+
+# --- The way through ------------------------------------------------------------------------------
+
+succeeds 'train: an mlp learns' "$train" --model mlp "${small[@]}" --epochs 3 --out ann.safetensors \
+    --log train.jsonl --json train.json
+holds 'train: --log has one JSON object an epoch' train.jsonl \
+    '[v["epoch"] for v in j if v["stage"] == "train"] == [1, 2, 3] and j[-1]["stage"] == "result"'
+holds 'train: accuracy is percent, far above chance' train.json '50 < j["test_accuracy"] <= 100'
+for n in 1 2; do
+    succeeds "train: lenet on $n threads" "$train" --model lenet "${small[@]}" --epochs 1 --threads $n \
+        --out "threads$n.safetensors"
+done
+check 'train: the same bits on one and two threads' $files same threads1.safetensors threads2.safetensors
+succeeds 'train: a spiking network directly' "$train" --model mlp --neuron lif --T 4 "${small[@]}" \
+    --epochs 1 --out direct.safetensors --json direct.json
+succeeds 'train: recordings, simulated' "$train" --model cnn-nmnist-3x3 --dataset synthetic-events --T 4 \
+    --samples 64 --epochs 1 --out events.safetensors
+
+succeeds 'convert: to spikes' "$convert" ann.safetensors "${small[@]}" --T 4 --qcfs-epochs 2 --if-epochs 1 \
+    --out snn.safetensors --report report.html --json stats.json --dump stages
+holds 'convert: statistics' stats.json \
+    'j["T"] == 4 and 50 < j["if_accuracy"] <= 100 and 0 <= j["sparsity"] <= 100 and len(j["accuracy_at_t"]) >= 4'
+check 'convert: the report has pictures' grep -q '<svg' report.html
+check 'convert: the report loads nothing' \
+    bash -c '! grep -niE "(src|href)=[^ >]*https?:|<script[^>]*src|<link|@import" report.html'
+check 'convert: --dump writes the stages' bash -c '[ "$(ls stages | wc -l)" -ge 3 ]'
+succeeds 'convert: the rest of the conversion without training' "$convert" ann.safetensors "${small[@]}" --T 4 \
+    --strategy percentile --out percentile.safetensors
+
+succeeds 'eval: to T = 8' "$convert" eval snn.safetensors "${small[@]}" --T 8 --json eval.json
+succeeds 'eval: an analog network' "$convert" eval ann.safetensors "${small[@]}" --json eval_ann.json
+check 'eval: what the conversion reported' python3 -c '
+import json
+stats, curve, ann = (json.load(open(f)) for f in ("stats.json", "eval.json", "eval_ann.json"))
+assert curve["accuracy_at_t"][:4] == stats["accuracy_at_t"][:4], (curve, stats)
+assert len(curve["accuracy_at_t"]) == 8, curve
+assert ann["accuracy"] == stats["ann_accuracy"], (ann, stats)'
+holds 'eval: what is unknown is null' eval_ann.json 'j["T"] is None'
+for command in sparsity energy; do
+    succeeds "$command" "$convert" $command snn.safetensors "${small[@]}" --json $command.json
+done
+holds 'sparsity: spikes are counted' sparsity.json '0 < j["spikes"] < j["possible_spikes"] and len(j["layers"]) == 2'
+succeeds 'info' "$convert" info snn.safetensors --json info.json
+holds 'info: what the file holds' info.json 'j["spiking"] and j["T"] == 4 and j["dataset"] == "mnist"'
+succeeds 'backends' "$convert" backends --json backends.json
+holds 'backends: the reference is always usable' backends.json \
+    'any(b["name"] == "reference" and b["usable"] for b in j)'
+succeeds 'finetune' "$convert" finetune snn.safetensors "${small[@]}" --if-epochs 1 --out tuned.safetensors \
+    --json tuned.json
+holds 'finetune: statistics' tuned.json '50 < j["if_accuracy"] <= 100'
+
+# Results are on stdout alone, so that they can be piped.
+run "$convert" eval snn.safetensors "${small[@]}" --json
+cp out piped.json
+holds 'eval: --json writes JSON to stdout and nothing else' piped.json 'j["T"] == 4'
+run "$train" --model mlp "${small[@]}" --epochs 1 --out quiet.safetensors --quiet
+check '--quiet is quiet' test ! -s err
+for isa in reference sse2 avx2 avx512; do
+    if ! NC_ISA=$isa "$convert" backends >/dev/null 2>&1; then
+        skip "spike trains under NC_ISA=$isa" 'this processor lacks it'
+        continue
+    fi
+    for path in dense event; do
+        NC_ISA=$isa run "$convert" eval snn.safetensors "${small[@]}" --path $path --spike-hash --json
+        python3 -c 'import json; j = json.load(open("out")); print(j["spike_hash"], j["accuracy_at_t"])' \
+            >"hash-$isa-$path" 2>>err
+        check "spike trains: NC_ISA=$isa, $path, are the reference's" cmp "hash-$isa-$path" hash-reference-dense
+    done
+done
+
+# --- Interrupted and killed -----------------------------------------------------------------------
+
+long=(--model lenet "${small[@]}" --epochs 12 --checkpoint-steps 1)
+succeeds 'resume: an uninterrupted run' "$train" "${long[@]}" --out whole.safetensors
+# Killed again and again at random moments, each time a little further; what is on the disk always loads.
+arguments=("${long[@]}" --out killed.safetensors) kills=0 broken='' RANDOM=7
+while [ $kills -lt 30 ]; do
+    "$train" "${arguments[@]}" >out 2>err </dev/null &
+    child=$!
+    sleep "0.$((RANDOM % 4))$((RANDOM % 10))"
+    kill -KILL $child 2>/dev/null
+    wait $child 2>/dev/null
+    status=$?
+    [ $status != 0 ] || break
+    [ $status = 137 ] || broken+="exit status $status: $(cat err)"$'\n'
+    kills=$((kills + 1))
+    if [ -e killed.last.safetensors ]; then
+        "$convert" info killed.last.safetensors >out 2>err || broken+="$(cat err)"$'\n'
+        arguments=(--resume killed.last.safetensors --force)
+    fi
+done
+if [ -z "$broken" ] && [ $kills -gt 1 ]; then
+    pass "resume: the checkpoint loads after each of some kills"
+else
+    fail 'resume: the checkpoint loads after each of some kills' "$kills kills"$'\n'"$broken"
+fi
+[ "$status" = 0 ] || "$train" "${arguments[@]}" >out 2>err </dev/null
+check 'resume: after the kills, bitwise the weights of the uninterrupted run' \
+    $files same whole.safetensors killed.safetensors
+
+"$train" "${long[@]}" --out stopped.safetensors >out 2>err </dev/null &
+child=$!
+for ((i = 0; i < 500; ++i)); do [ -e stopped.last.safetensors ] && break || sleep 0.02; done
+sleep 0.1
+kill -INT $child
+wait $child
+status=$?
+check 'Ctrl-C: exit status 130' [ $status = 130 ]
+check 'Ctrl-C: says how to go on' grep -q 'nc_train --resume stopped.last.safetensors' err
+succeeds 'Ctrl-C: resumes' "$train" --resume stopped.last.safetensors
+check 'Ctrl-C: bitwise the weights of the uninterrupted run' \
+    $files same whole.safetensors stopped.safetensors
+refuses 'resume: a finished model is no checkpoint' 3 'whole.safetensors' "$train" --resume whole.safetensors
+refuses 'resume: the options are the checkpoint'"'"'s' 2 'epochs' "$train" --resume whole.safetensors --epochs 3
+
+# --- Bad input ------------------------------------------------------------------------------------
+
+new=(--epochs 1 --out refused.safetensors)
+# damaged FILE OFFSET BYTES: a data root whose FILE has these bytes (hexadecimal) there.
+damaged() {
+    rm -rf bad && cp -r data bad && $files patch "bad/mnist/$1" "$2" "$3"
+}
+refuses 'data: a missing data set' 2 'mnist' "$train" --model mlp --dataset mnist --data nowhere "${new[@]}"
+refuses 'data: an unknown data set' 2 'mnits' "$train" --model mlp --dataset mnits "${new[@]}"
+expect 'data: a mistyped data set is suggested' 2 "did you mean 'fashion-mnist'" "$train" --model mlp --dataset fashion-mnits "${new[@]}"
+damaged train-images-idx3-ubyte 0 deadbeef
+refuses 'data: wrong magic' 2 'train-images-idx3-ubyte' "$train" --model mlp --dataset mnist --data bad "${new[@]}"
+damaged train-images-idx3-ubyte 4 00000259
+refuses 'data: truncated file' 2 'train-images-idx3-ubyte' "$train" --model mlp --dataset mnist --data bad "${new[@]}"
+damaged train-images-idx3-ubyte 4 7fffffff
+refuses 'data: a size that is a lie' 2 'train-images-idx3-ubyte' "$train" --model mlp --dataset mnist --data bad "${new[@]}"
+rm -rf bad && cp -r data bad && $files idx bad/mnist 500 200 && cp data/mnist/train-images* bad/mnist/
+refuses 'data: labels and images do not match' 2 '600.*500|500.*600' \
+    "$train" --model mlp --dataset mnist --data bad "${new[@]}"
+damaged train-labels-idx1-ubyte 13 0b
+refuses 'data: a label out of range' 2 'train-labels-idx1-ubyte.*11|11.*train-labels-idx1-ubyte' \
+    "$train" --model mlp --dataset mnist --data bad "${new[@]}"
+
+refuses 'model: unknown' 2 'lennet' "$train" --model lennet "${small[@]}" "${new[@]}"
+expect 'model: mistyped is suggested' 2 "did you mean 'lenet'" "$train" --model lennet "${small[@]}" "${new[@]}"
+refuses 'model: missing file' 3 'absent.safetensors' "$convert" absent.safetensors "${small[@]}" --T 4 --out refused.safetensors
+echo 'not a model' >text.safetensors
+head -c 5000 ann.safetensors >short.safetensors
+$files poison ann.safetensors nan.safetensors
+for damage in text short nan; do
+    refuses "model: $damage" 3 "$damage.safetensors" "$convert" $damage.safetensors "${small[@]}" --T 4 --out refused.safetensors
+    refuses "model: $damage, eval" 3 "$damage.safetensors" "$convert" eval $damage.safetensors "${small[@]}"
+done
+refuses 'model: ONNX is not supported yet' 3 'net.onnx' \
+    bash -c 'printf "\010\010" >net.onnx; exec "$@"' - "$convert" net.onnx "${small[@]}" --out refused.safetensors
+refuses 'resume: from no checkpoint' 3 'text.safetensors' "$train" --resume text.safetensors --out refused.safetensors
+refuses 'model: sparsity of an analog network' 2 'no spiking neurons' "$convert" sparsity ann.safetensors "${small[@]}"
+
+for T in 0 -3 nonsense; do
+    refuses "T = $T" 2 'T' "$convert" ann.safetensors "${small[@]}" --T $T --out refused.safetensors
+    refuses "T = $T, eval" 2 'T' "$convert" eval snn.safetensors "${small[@]}" --T $T
+done
+refuses 'no GPU: nc_train' 2 'cuda' "$train" --model mlp "${small[@]}" --device cuda "${new[@]}"
+refuses 'no GPU: nc_convert' 2 'cuda' "$convert" eval snn.safetensors "${small[@]}" --device cuda:0
+refuses 'unknown device' 2 'tpu' "$train" --model mlp "${small[@]}" --device tpu "${new[@]}"
+NC_ISA=nonsense refuses 'NC_ISA=nonsense' 2 'nonsense' "$train" --model mlp "${small[@]}" "${new[@]}"
+
+# --- Files it may not or cannot write -------------------------------------------------------------
+
+cp ann.safetensors kept.safetensors
+refuses 'never overwrites: nc_train' 2 'kept.safetensors' "$train" --model mlp "${small[@]}" --epochs 1 --out kept.safetensors
+refuses 'never overwrites: nc_convert' 2 'kept.safetensors' "$convert" ann.safetensors "${small[@]}" --T 4 --out kept.safetensors
+refuses 'never overwrites: the report' 2 'report.html' \
+    "$convert" ann.safetensors "${small[@]}" --T 4 --out refused.safetensors --report report.html
+refuses 'never overwrites: --json' 2 'eval.json' "$convert" eval snn.safetensors "${small[@]}" --json eval.json
+refuses 'never overwrites: --log' 2 'train.jsonl' "$train" --model mlp "${small[@]}" "${new[@]}" --log train.jsonl
+check 'never overwrites: the file is as it was' cmp ann.safetensors kept.safetensors
+succeeds '--force overwrites' "$train" --model mlp "${small[@]}" --epochs 1 --out kept.safetensors --force
+refuses 'a folder that is not there' 2 'nowhere' "$train" --model mlp "${small[@]}" --epochs 1 --out nowhere/x.safetensors
+refuses 'an output that is a folder' 2 'data' "$train" --model mlp "${small[@]}" --epochs 1 --out data
+refuses 'full disk: /dev/full' 2 '/dev/full' "$train" --model mlp "${small[@]}" --epochs 1 --out /dev/full --force
+mkdir tiny
+if mount -t tmpfs -o size=64k tmpfs tiny 2>/dev/null; then
+    refuses 'full disk: nc_train' 2 'tiny/x.*No space' \
+        "$train" --model mlp "${small[@]}" --epochs 1 --out tiny/x.safetensors
+    refuses 'full disk: nc_convert' 2 'tiny/x.*No space' \
+        "$convert" ann.safetensors "${small[@]}" --T 4 --strategy max --out tiny/x.safetensors
+    check 'full disk: no half file is left' bash -c '[ -z "$(ls -A tiny)" ]'
+    umount tiny
+else
+    skip 'full disk: a small file system' 'may not mount one here'
+fi
+mkdir locked && chmod 555 locked && chmod 755 "$work"
+as_user=()
+[ "$(id -u)" != 0 ] || as_user=(setpriv --reuid=65534 --regid=65534 --clear-groups)
+mkdir bin && cp "$train" "$convert" bin/ # the build may lie where another user cannot go
+if [ ${#as_user[@]} = 0 ] || "${as_user[@]}" true 2>/dev/null; then
+    refuses 'no permission: to write' 2 'locked.*ermission|ermission.*locked' \
+        "${as_user[@]}" bin/nc_train --model mlp "${small[@]}" --epochs 1 --out locked/x.safetensors
+    cp snn.safetensors secret.safetensors && chmod 000 secret.safetensors
+    refuses 'no permission: to read' 3 'secret.safetensors.*ermission|ermission.*secret.safetensors' \
+        "${as_user[@]}" bin/nc_convert eval secret.safetensors "${small[@]}"
+else
+    skip 'no permission' 'root may do everything and cannot become another user'
+fi
+
+# --- Usage ----------------------------------------------------------------------------------------
+
+for program in "$train" "$convert" "$bench"; do
+    name=${program##*/}
+    expect "$name --help" 0 'Usage' "$program" --help
+    expect "$name --version" 0 '[0-9]+\.[0-9]+' "$program" --version
+done
+refuses 'nc_train: unknown option' 2 'no-such' "$train" --no-such-option
+refuses 'nc_convert: unknown option' 2 'no-such' "$convert" --no-such-option
+refuses 'nc_bench: unknown option' 2 'no-such' "$bench" machine --no-such-option
+for command in eval sparsity energy finetune info backends; do
+    expect "nc_convert $command --help" 0 'Usage' "$convert" $command --help
+done
+for command in machine kernels bptt compare; do
+    expect "nc_bench $command --help" 0 'Usage' "$bench" $command --help
+done
+expect 'a mistyped option is suggested' 2 "did you mean '--epochs'" "$train" --model mlp "${small[@]}" --epoch 1 --out refused.safetensors
+printf 'model = "mlp"\ndataset = "mnist"\nepochs = 1\nseed = 1\n' >run.toml
+succeeds '--config' "$train" --config run.toml --out configured.safetensors
+succeeds '--config: the options it stands for' "$train" --model mlp --dataset mnist --epochs 1 --seed 1 --out spelt.safetensors
+check '--config: the same run' $files same configured.safetensors spelt.safetensors
+succeeds '--config: the command line wins' "$train" --config run.toml --seed 2 --out other.safetensors
+check '--config: another seed is another run' bash -c "! $files same configured.safetensors other.safetensors 2>/dev/null"
+printf 'model = "mlp"\nepocs = 1\n' >bad.toml
+refuses '--config: unknown key' 2 'epocs' "$train" --config bad.toml "${small[@]}" --out refused.safetensors
+expect '--config: unknown key is suggested' 2 'epochs' "$train" --config bad.toml "${small[@]}" --out refused.safetensors
+printf 'model = "mlp"\nepochs = "many"\n' >bad.toml
+refuses '--config: a value that does not fit' 2 'epochs.*many' "$train" --config bad.toml "${small[@]}" --out refused.safetensors
+refuses '--config: missing' 2 'absent.toml' "$train" --config absent.toml "${small[@]}" --out refused.safetensors
+
+# Colour on a terminal only, and not with NO_COLOR. script gives the program one.
+terminal() { script -qec "$1" /dev/null </dev/null; }
+if command -v script >/dev/null; then
+    check 'colour on a terminal' bash -c "$(declare -f terminal); terminal '$train --model lennet --dataset mnist --out x.safetensors' | grep -q \$'\\e'"
+    check 'NO_COLOR' bash -c "$(declare -f terminal); ! terminal 'NO_COLOR=1 $train --model lennet --dataset mnist --out x.safetensors' | grep -q \$'\\e'"
+else
+    skip 'colour on a terminal' 'there is no script(1)'
+fi
+run "$train" --model lennet "${small[@]}" "${new[@]}"
+check 'no colour in a file' bash -c "! grep -q \$'\\e' err"
+finish
