@@ -38,7 +38,7 @@ size_t choose(const std::string& option, const std::string& given,
               const std::vector<std::string>& names) {
     const auto found = std::find(names.begin(), names.end(), given);
     if (found == names.end())
-        throw Error("[nc_train] --" + option + " is not '" + given + "'", ErrorKind::usage,
+        throw Error("[nc_train] unknown " + option + " '" + given + "'", ErrorKind::usage,
                     suggestion(given, names));
     return size_t(found - names.begin());
 }
@@ -239,10 +239,9 @@ void check_settings(const CLI::App& app, const Settings& s) {
     const auto refuse = [](const std::string& what, const std::string& hint = "") {
         throw Error("[nc_train] " + what, ErrorKind::usage, hint);
     };
-    if (s.model.empty() == s.graph.empty())
-        refuse(s.model.empty() ? "--model or --graph is needed"
-                               : "--model and --graph exclude each other",
-               "for instance --model lenet");
+    if (s.model.empty() && s.graph.empty())
+        refuse("--model or --graph is needed", "for instance --model lenet");
+    if (!s.model.empty() && !s.graph.empty()) refuse("--model and --graph exclude each other");
     if (s.dataset.empty()) refuse("--dataset is needed", "for instance --dataset fashion-mnist");
     if (!s.model.empty()) choose("model", s.model, model_names());
     choose("dataset", s.dataset, dataset_names());
