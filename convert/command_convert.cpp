@@ -36,7 +36,7 @@ void add_conversion_options(CLI::App& app, Options& o) {
     add("--calibration-samples", c.calibration_samples, "training samples for calibration")
         ->check(CLI::PositiveNumber);
     add("--max-pool", c.max_pool, "average: replace it; keep: where its input is analog");
-    add("--fold", c.fold, "BatchNorm before or after tuning; auto: after in residual networks");
+    add("--fold", c.fold, "BatchNorm into weights before or after tuning; auto: after");
     app.add_flag("--bias-calibration", c.bias_calibration, "correct mean rates by the biases")
         ->group(group);
     app.add_flag("--membrane-calibration", c.membrane_calibration, "correct mean rates by v(0)")
@@ -92,6 +92,15 @@ Watcher::Watcher(const Common& common, ConvertOptions& options)
     };
 }
 
+std::string energy_text(const Energy& e) {
+    std::string text = fmt::format(
+        "energy (modelled; {} pJ a MAC, {} pJ an AC, arithmetic only, T = {}): SNN {:.1f} nJ, ANN "
+        "{:.1f} nJ a sample\n  saving {} %, by the wrong formula of some tools {} %\n",
+        e.target.mac.picojoules, e.target.ac.picojoules, e.steps, e.picojoules / 1000,
+        e.ann_picojoules / 1000, percent(e.saving), percent(e.wrong_saving));
+    return text;
+}
+
 std::string summary(const std::string& title, const Statistics& s) {
     std::vector<std::vector<std::string>> rows = {{"network", "T", "accuracy %"}};
     if (s.ann_accuracy) rows.push_back({"ANN", "", percent(*s.ann_accuracy)});
@@ -99,7 +108,7 @@ std::string summary(const std::string& title, const Statistics& s) {
         rows.push_back({fmt::format("QCFS, L = {}", s.levels), "", percent(*s.qcfs_accuracy)});
     for (size_t t = 1; t <= s.accuracy_at_t.size(); ++t)
         if ((t & (t - 1)) == 0 || t == s.accuracy_at_t.size() || t == size_t(s.T))
-            rows.push_back({t == size_t(s.T) ? "SNN (tuned for this T)" : "SNN", std::to_string(t),
+            rows.push_back({t == size_t(s.T) ? "SNN, its own T" : "SNN", std::to_string(t),
                             percent(s.accuracy_at_t[t - 1])});
     uint64_t spikes = 0, possible = 0;
     for (const auto& layer : s.layers) spikes += layer.spikes, possible += layer.possible;
@@ -107,6 +116,7 @@ std::string summary(const std::string& title, const Statistics& s) {
     if (s.sparsity)
         text += fmt::format("sparsity {} % at T = {}: {} spikes of {} possible\n",
                             percent(*s.sparsity), s.T, count(spikes), count(possible));
+    if (s.energy) text += energy_text(*s.energy);
     return text;
 }
 

@@ -1,9 +1,10 @@
-// nc_convert eval and sparsity: what a model does on test data.
+// nc_convert eval, sparsity and energy: what a model does on test data.
 #include <fmt/format.h>
 
 #include <filesystem>
 
 #include "convert/commands.h"
+#include "convert/statistics.h"
 
 namespace nc::program {
 
@@ -42,7 +43,8 @@ struct Run {
 };
 
 // What both commands do: load, run, and the JSON they have in common.
-Run measure(const Options& o, Compute& compute, bool hash) {
+enum class Wanted { accuracy, hash, operations };
+Run measure(const Options& o, Compute& compute, Wanted wanted) {
     Run r;
     check_target(o.target);
     const ops::SpikePath path = parse_path(o.path);
@@ -51,7 +53,8 @@ Run measure(const Options& o, Compute& compute, bool hash) {
     MeasureOptions options;
     options.T = steps_of(r.model, o.T, *r.data.test);
     options.path = path;
-    options.hash = hash;
+    options.hash = wanted == Wanted::hash;
+    options.operations = wanted == Wanted::operations;
     options.stop = interrupted_by_user;
     r.measured = measure_sparsity(compute, r.model.graph, *r.data.test, options);
     r.json["model"] = o.model;
@@ -112,7 +115,7 @@ int eval_command(int argc, char** argv) {
         check_target(o.target);
         const Model model = read_model(o.model);
         if (!is_spiking(model.graph)) return eval_analog(o, compute, model);
-        Run r = measure(o, compute, o.hash);
+        Run r = measure(o, compute, o.hash ? Wanted::hash : Wanted::accuracy);
         const Measured& m = r.measured;
         r.json["accuracy"] = m.accuracy;
         r.json["accuracy_at_t"] = m.accuracy_at_t;
@@ -139,7 +142,7 @@ int sparsity_command(int argc, char** argv) {
     add_options(app, o);
     return run(app, argc, argv, [&] {
         Compute compute = make_compute(o.common);
-        Run r = measure(o, compute, true);
+        Run r = measure(o, compute, Wanted::hash);
         const Measured& m = r.measured;
         r.json["sparsity"] = m.sparsity();
         r.json["spikes"] = m.spikes();
@@ -168,6 +171,42 @@ int sparsity_command(int argc, char** argv) {
         print_result(o.common,
                      fmt::format("{}, T = {}\n{}", title(o, r.data), m.T, text_table(rows)),
                      r.json);
+        return int(success);
+    });
+}
+
+int energy_command(int argc, char** argv) {
+    Options o;
+    std::string ann_frames;
+    CLI::App app(
+        "Synaptic operations counted over the test data, and the energy they would take: "
+        "modelled, arithmetic only.",
+        "nc_convert energy");
+    add_options(app, o);
+    app.add_option("--ann-frames", ann_frames,
+                   "recordings: the analog network ran on each frame (mean, default) or once (sum)")
+        ->check(CLI::IsMember({"mean", "sum"}));
+    return run(app, argc, argv, [&] {
+        Compute compute = make_compute(o.common);
+        Run r = measure(o, compute, Wanted::operations);
+        const Energy e =
+            energy(*r.measured.operations, digital_45nm(), frames_of(*r.data.test, ann_frames));
+        r.json["energy"] = to_json(e);
+        add_environment(r.json, compute);
+        std::vector<std::vector<std::string>> rows = {
+            {"layer", "input", "MACs a sample", "ACs a sample", "dense MACs"}};
+        const double samples = double(e.samples);
+        for (const LayerOperations& layer : e.layers)
+            rows.push_back({layer.name, layer.analog ? "analog" : "spikes",
+                            fmt::format("{:.0f}", double(layer.macs) / samples),
+                            fmt::format("{:.0f}", double(layer.acs) / samples),
+                            count(layer.dense_macs)});
+        rows.push_back({"all", "", fmt::format("{:.0f}", e.macs), fmt::format("{:.0f}", e.acs),
+                        fmt::format("{:.0f}", e.ann_macs)});
+        std::string text = title(o, r.data) + "\n" + text_table(rows) + energy_text(e);
+        for (const auto& assumption : r.json["energy"]["assumptions"])
+            text += "  " + assumption.get<std::string>() + "\n";
+        print_result(o.common, text, r.json);
         return int(success);
     });
 }

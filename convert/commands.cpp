@@ -14,6 +14,7 @@ const std::vector<Command>& commands() {
     static const std::vector<Command> all = {
         {"eval", eval_command, "accuracy at every T of a model on test data"},
         {"sparsity", sparsity_command, "spikes per layer, with hashes of the spike trains"},
+        {"energy", energy_command, "synaptic operations and modelled energy"},
         {"finetune", finetune_command, "train a spiking model further through its time steps"},
         {"info", info_command, "what a model file holds"},
         {"backends", backends_command, "where networks can run on this machine"},

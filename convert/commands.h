@@ -15,6 +15,7 @@ namespace nc::program {
 int convert_command(int argc, char** argv);
 int eval_command(int argc, char** argv);
 int sparsity_command(int argc, char** argv);
+int energy_command(int argc, char** argv);
 int finetune_command(int argc, char** argv);
 int info_command(int argc, char** argv);
 int backends_command(int argc, char** argv);
@@ -65,7 +66,10 @@ class Watcher {
     Log log_;
 };
 
-// Accuracies and sparsity as a table for people.
+// The modelled energy in a few lines, every assumption said.
+std::string energy_text(const Energy&);
+
+// Accuracies, sparsity and energy as a table for people.
 std::string summary(const std::string& title, const Statistics&);
 
 // --threads, NC_ISA, instruction set, compiler, as a report and --json give them.

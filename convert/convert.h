@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "hw/energy.h"
 #include "io/json.h"
 #include "neurons/train.h"
 
@@ -22,7 +23,7 @@ struct ConvertOptions {
     int qcfs_epochs = -1;  // -1: 5, or 0 when the model's activations are QCFS already
     int if_epochs = 5;
     std::string recipe = "adamw";      // or "cifar": SGD 0.9
-    std::string fold = "auto";         // before or after tuning; auto: after for residual graphs
+    std::string fold = "auto";         // BatchNorm before or after tuning; auto: after
     std::string neuron = "if";         // if, lif, exact, signed
     std::string max_pool = "average";  // or "keep", where its input is analog
     bool bias_calibration = false, membrane_calibration = false;
@@ -63,6 +64,7 @@ struct Statistics {
     double conversion_time = 0;  // seconds, without the test data's evaluations
     // spikes that differ between the network before and after its amplitudes went into the weights
     uint64_t fold_compared = 0, fold_different = 0;
+    std::optional<Energy> energy;  // of the test samples, at T
     std::vector<LayerStatistics> layers;
     std::vector<std::string> warnings;
 };

@@ -85,8 +85,10 @@ Measured measure_sparsity(Compute& compute, const Graph& g, const Dataset& data,
     run.samples = options.samples;
     run.path = options.path;
     std::map<size_t, Measured::Layer> layers;
+    OperationCounter counter(g, size_t(options.T));
     run.observe = [&](const Observation& o) {
         if (options.stop && options.stop()) throw Interrupted();
+        if (options.operations) counter.observe(o);
         if (!std::holds_alternative<Neuron>(g.nodes[o.node].op)) return;
         Measured::Layer& layer = layers[o.node];
         const size_t steps = std::min(o.T, size_t(options.T));
@@ -101,6 +103,7 @@ Measured measure_sparsity(Compute& compute, const Graph& g, const Dataset& data,
     out.accuracy = out.accuracy_at_t.at(size_t(options.T) - 1);
     out.samples = evaluation.samples;
     out.seconds = evaluation.seconds;
+    if (options.operations) out.operations = counter.result();
     for (const size_t node : topological_order(g))
         if (const auto found = layers.find(node); found != layers.end()) {
             found->second.name = g.nodes[node].name;

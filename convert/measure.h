@@ -3,9 +3,11 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
+#include "hw/energy.h"
 #include "neurons/train.h"
 
 namespace nc {
@@ -15,7 +17,7 @@ struct MeasureOptions {
     int curve_T = 0;  // steps of the run, at least T; temporal data: T
     ops::SpikePath path = ops::SpikePath::automatic;
     size_t samples = 0;  // 0: all
-    bool hash = false;
+    bool hash = false, operations = false;
     std::function<bool()> stop;  // true: Interrupted is thrown
 };
 
@@ -38,6 +40,7 @@ struct Measured {
     // One number for all layers' trains; the same trains give it whatever the batch size, the
     // instruction set and the path.
     uint64_t hash() const;
+    std::optional<Operations> operations;  // of the first T steps, when asked for
     double seconds = 0;
 };
 

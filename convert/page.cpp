@@ -66,6 +66,36 @@ void layer_section(Report& page, const Statistics& s) {
     if (!bars.empty()) page.bars("Sparsity per layer", "%", bars);
 }
 
+void energy_section(Report& page, const Energy& e) {
+    page.heading("Energy, modelled");
+    const auto nano = [](double picojoules) { return decimals(picojoules / 1000, 2) + " nJ"; };
+    page.table({"network", "MACs a sample", "ACs a sample", "energy a sample"},
+               {{"ANN", decimals(e.ann_macs, 0), "0", nano(e.ann_picojoules)},
+                {"SNN", decimals(e.macs, 0), decimals(e.acs, 0), nano(e.picojoules)}});
+    page.paragraph("Saving, 1 - E_snn / E_ann: " + decimals(e.saving, 2) +
+                   " %. Wrong, though some tools print it: 1 - E_snn / (E_ann + E_snn) = " +
+                   decimals(e.wrong_saving, 2) + " %.");
+    page.paragraph("One MAC " + decimals(e.target.mac.picojoules, 1) + " pJ (" +
+                   e.target.mac.source + "), one AC " + decimals(e.target.ac.picojoules, 1) +
+                   " pJ (" + e.target.ac.source + ").");
+    for (const auto& assumption : to_json(e)["assumptions"])
+        page.paragraph("Assumed: " + assumption.get<std::string>() + ".");
+    std::vector<std::vector<std::string>> rows;
+    std::vector<std::pair<std::string, double>> bars;
+    for (const LayerOperations& layer : e.layers) {
+        const double samples = double(e.samples);
+        const double operations = double(layer.analog ? layer.macs : layer.acs) / samples;
+        rows.push_back({layer.name, layer.analog ? "analog" : "spikes",
+                        decimals(double(layer.macs) / samples, 0),
+                        decimals(double(layer.acs) / samples, 0),
+                        std::to_string(layer.dense_macs)});
+        bars.emplace_back(layer.name, operations);
+    }
+    page.table({"layer", "input", "MACs a sample", "ACs a sample", "dense MACs"}, rows);
+    page.bars("Synaptic operations a sample (MACs where the input is analog, else ACs)",
+              "operations", bars);
+}
+
 void threshold_section(Report& page, const Statistics& s) {
     page.heading("Thresholds over activations");
     page.paragraph(
@@ -90,6 +120,7 @@ std::string conversion_page(Compute& compute, const Converted& converted, const 
                    std::to_string(s.seed));
     accuracy_section(page, s);
     layer_section(page, s);
+    if (s.energy) energy_section(page, *s.energy);
     threshold_section(page, s);
     page.heading("Spikes");
     page.paragraph("The first test sample; in every layer the first neurons that spike at all.");

@@ -23,17 +23,23 @@ void describe_neurons(const Graph& g, Statistics& s) {
     }
 }
 
+size_t frames_of(const Dataset& data, const std::string& ann_frames) {
+    return data.steps() > 0 && ann_frames != "sum" ? size_t(data.steps()) : 1;
+}
+
 void measure_on(Compute& compute, const Graph& g, const Dataset& test, const ConvertOptions& o,
                 Statistics& s) {
     MeasureOptions options;
     options.T = s.T;
     options.curve_T = o.curve_T;
+    options.operations = true;
     options.stop = o.stop;
     const Measured m = measure_sparsity(compute, g, test, options);
     s.if_accuracy = m.accuracy;
     s.accuracy_at_t = m.accuracy_at_t;
     s.sparsity = m.sparsity();
     s.test_samples = m.samples;
+    s.energy = energy(*m.operations, digital_45nm(), frames_of(test, o.ann_frames));
     for (LayerStatistics& layer : s.layers)
         for (const auto& found : m.layers)
             if (found.name == layer.name) {
@@ -87,6 +93,7 @@ Json to_json(const Statistics& s) {
     for (const auto& layer : s.layers) spikes += layer.spikes, possible += layer.possible;
     out["spikes"] = possible > 0 ? Json(spikes) : Json(nullptr);
     out["possible_spikes"] = possible > 0 ? Json(possible) : Json(nullptr);
+    out["energy"] = s.energy ? to_json(*s.energy) : Json(nullptr);
     out["conversion_time"] = s.conversion_time;
     out["seed"] = s.seed;
     if (s.fold_compared > 0)

@@ -549,10 +549,16 @@ TEST_CASE("convert: strategies, thresholds and statistics of a small network") {
         for (const Node& node : c.model.graph.nodes)
             CHECK_FALSE(std::holds_alternative<BatchNorm>(node.op));
 
+        // The convolution sees each picture once: 22 x 22 pairs of pixel and kernel position.
+        REQUIRE(s.energy);
+        CHECK(s.energy->layers.at(0).macs == 200 * (22 * 22) * 4);
+        CHECK(s.energy->layers.at(2).acs == s.layers[1].spikes * 4);
+        CHECK(s.energy->steps == 4);
+
         const Json json = to_json(s);
-        for (const char* key :
-             {"strategy", "T", "ann_accuracy", "qcfs_accuracy", "if_accuracy", "layers", "sparsity",
-              "conversion_time", "seed", "accuracy_at_t", "validation_accuracy", "conversion_gap"})
+        for (const char* key : {"strategy", "T", "ann_accuracy", "qcfs_accuracy", "if_accuracy",
+                                "layers", "sparsity", "conversion_time", "seed", "energy",
+                                "accuracy_at_t", "validation_accuracy", "conversion_gap"})
             CHECK_MESSAGE(json.contains(key), key);
         CHECK(json["conversion_gap"].get<double>() ==
               doctest::Approx(*s.ann_accuracy - *s.if_accuracy));
@@ -768,11 +774,12 @@ TEST_CASE("convert: LeNet on real images, the same spikes on every instruction s
     if (!data) return test::skip("neither fashion-mnist nor mnist is here");
     const bool full = std::getenv("NC_FULL") != nullptr;
     Compute compute(Device{}, 1);
-    const auto training = leading(*data->train, 6000), held = leading(*data->test, 1000);
+    const auto training = leading(*data->train, 3000), held = leading(*data->test, 500);
     Model model;
     model.graph = make_model("lenet", Shape{28, 28, 1}, 10, {});
     TrainOptions ann;
     ann.epochs = 2;
+    ann.optim.lr = 3e-3;
     model.graph = train(compute, model.graph, model.info, *training, nullptr, ann).graph;
     ConvertOptions options;
     options.T = 8;
@@ -782,7 +789,7 @@ TEST_CASE("convert: LeNet on real images, the same spikes on every instruction s
     CHECK(*c.statistics.if_accuracy > 70);
     CHECK(*c.statistics.sparsity > 50);
 
-    const auto images = leading(*data->test, full ? 1000 : 100);
+    const auto images = leading(*data->test, full ? 1000 : 40);
     MeasureOptions measure;
     measure.T = 8;
     measure.hash = true;
