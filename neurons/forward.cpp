@@ -267,15 +267,15 @@ class Interpreter {
         }
         if (chain.norm) {
             const auto& norm = std::get<BatchNorm>(graph_.nodes[*chain.norm].op);
-            block.norm.emplace();
-            block.norm->gamma = with(*chain.norm, "gamma", norm.gamma);
-            block.norm->beta = with(*chain.norm, "beta", norm.beta);
-            block.norm->mean = with(*chain.norm, "mean", norm.mean).value;
-            block.norm->variance = with(*chain.norm, "variance", norm.variance).value;
-            block.norm->eps = norm.eps;
-            block.norm->training = options_.training;
-            if (options_.training)
-                block.norm->batch = &result_.statistics[graph_.nodes[*chain.norm].name];
+            fn::Block::Norm own;  // clang 14 finds no default constructor inside an optional
+            own.gamma = with(*chain.norm, "gamma", norm.gamma);
+            own.beta = with(*chain.norm, "beta", norm.beta);
+            own.mean = with(*chain.norm, "mean", norm.mean).value;
+            own.variance = with(*chain.norm, "variance", norm.variance).value;
+            own.eps = norm.eps;
+            own.training = options_.training;
+            if (options_.training) own.batch = &result_.statistics[graph_.nodes[*chain.norm].name];
+            block.norm = own;
         }
         block.neuron = std::get<Neuron>(graph_.nodes[chain.neuron].op);
         block.theta = with(chain.neuron, "theta", block.neuron.theta);

@@ -348,7 +348,9 @@ TEST_CASE("forward: recomputing gives the loss and the gradients of the plain pa
     CHECK(gradients[0].size() == gradients[1].size());
     CHECK(gradients[0].size() >= 11);
     // Batch statistics differ in the last bits, so a spike may move: the bound is on the whole.
-    for (const auto& [name, d] : gradients[0]) {
+    for (const auto& entry : gradients[0]) {
+        const std::string& name = entry.first;
+        const Tensor& d = entry.second;
         CAPTURE(name);
         double difference = 0, norm = 0;
         const auto a = d.to_vector<float>(), b = gradients[1].at(name).to_vector<float>();
