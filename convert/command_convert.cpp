@@ -63,6 +63,9 @@ void add_training_options(CLI::App& app, ConvertOptions& c) {
         ->check(CLI::Range(0.0, 1.0));
     add("--warmup", c.warmup, "steps of linear warm-up")->check(CLI::NonNegativeNumber);
     app.add_flag("--train-thresholds", c.train_thresholds, "tune the thresholds too")->group(group);
+    app.add_flag("--recompute", c.recompute,
+                 "keep only spikes while tuning: less memory, more time")
+        ->group(group);
     add("--crop", c.augment.crop, "random crop after this zero padding")
         ->check(CLI::NonNegativeNumber);
     add("--shift", c.augment.shift, "random translation by up to this many pixels")

@@ -113,6 +113,7 @@ int eval_command(int argc, char** argv) {
     return run(app, argc, argv, [&] {
         Compute compute = make_compute(o.common);
         check_target(o.target);
+        parse_path(o.path);
         const Model model = read_model(o.model);
         if (!is_spiking(model.graph)) return eval_analog(o, compute, model);
         Run r = measure(o, compute, o.hash ? Wanted::hash : Wanted::accuracy);

@@ -37,16 +37,7 @@ Model read_model(const std::string& path) {
                         ", which this build cannot read: it reads model files (.safetensors) that "
                         "nc_train and nc_convert write",
                     ErrorKind::model);
-    try {
-        return load_model(path);
-    } catch (const Error& e) {
-        std::vector<std::string> names;
-        for (const Command& command : commands()) names.push_back(command.name);
-        const std::string hint = suggestion(path, names);
-        if (!e.hint.empty() || std::filesystem::exists(path) || hint.rfind("did you", 0) != 0)
-            throw;
-        throw Error(e.what(), e.kind, hint);
-    }
+    return load_model(path);
 }
 
 void add_data_options(CLI::App& app, DataOptions& o) {
@@ -89,7 +80,12 @@ LoadedData load(const Common& common, const DataOptions& options, const ModelInf
     const bool own = !options.mean.empty() || !options.std.empty();
     request.mean = own ? options.mean : info.mean;
     request.std = own ? options.std : info.std;
-    out.sets = load_data(request);
+    try {
+        out.sets = load_data(request);
+    } catch (const Error& e) {
+        if (!e.hint.empty() || own || info.dataset.empty() || info.dataset == request.name) throw;
+        throw Error(e.what(), e.kind, "the model was made for " + info.dataset);
+    }
     out.name = request.name;
     if (request.mean.empty()) say(common, "input normalisation: the data set's own");
     if (!out.sets.note.empty()) say(common, request.name + ": " + out.sets.note);

@@ -31,7 +31,8 @@ struct ConvertOptions {
     size_t batch = 64;
     double qcfs_lr = 0, if_lr = 0;  // 0: what SEMANTICS section 4 says for the recipe and depth
     double label_smoothing = 0;
-    int64_t warmup = 0;  // steps
+    int64_t warmup = 0;      // steps
+    bool recompute = false;  // tuning keeps packed spikes only: memory grows by bits, not floats
     AugmentOptions augment;
     std::string ann_frames = "mean";
     uint64_t seed = 0;
@@ -82,7 +83,8 @@ Converted convert(Compute&, const Model&, const Dataset& training, const Dataset
                   const ConvertOptions&);
 
 // BPTT of a spiking model at T; amplitudes and thresholds as they are. Options used: T (0: the
-// model's), if_epochs, if_lr, batch, augment, train_thresholds, label_smoothing, warmup, seed.
+// model's), if_epochs, if_lr, batch, augment, train_thresholds, label_smoothing, warmup,
+// recompute, seed.
 Converted finetune(Compute&, const Model&, const Dataset& training, const Dataset* test,
                    const ConvertOptions&);
 

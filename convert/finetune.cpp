@@ -58,6 +58,7 @@ TrainOptions tuning(const Graph& g, const ConvertOptions& o, int T) {
     TrainOptions t = common_options(o);
     t.epochs = o.if_epochs;
     t.T = T;
+    t.recompute = o.recompute;
     t.train_thresholds = o.train_thresholds;
     t.optim.kind = OptimOptions::Kind::adamw;
     t.optim.lr = o.if_lr > 0 ? o.if_lr : weight_layers(g) >= deep ? 1e-4 : 3e-3;
