@@ -197,6 +197,7 @@ int run_compare(const Settings& s) {
 }  // namespace
 
 int main(int argc, char** argv) {
+    program::spin_briefly(argv);
     Settings s;
     s.command = program::command_line(argc, argv);
     CLI::App app("Measures kernels against what this machine can do, and compares measurements.",

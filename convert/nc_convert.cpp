@@ -6,6 +6,7 @@
 
 int main(int argc, char** argv) {
     using namespace nc::program;
+    spin_briefly(argv);
     typed_command = command_line(argc, argv);
     catch_interrupts();
     for (const Command& command : commands())

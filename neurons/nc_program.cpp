@@ -102,18 +102,15 @@ std::string clock_text(double seconds) {
                     : fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
 }
 
-// A waiting OpenMP thread spins for milliseconds by default. With one thread more than cores (the
-// one that reads ahead, or another program) the spinning ones hold the core that the working one
-// needs: a training step took 15 to 60 times as long on a busy machine. libgomp reads this only
-// while it is loaded, so the program starts itself once more.
+}  // namespace
+
+// libgomp reads this only while it is loaded, so the program starts itself once more.
 void spin_briefly(char** argv) {
     if (std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr)
         return;
     setenv("GOMP_SPINCOUNT", "1000", 0);
     execv("/proc/self/exe", argv);  // returns only where that cannot be: then we go on as we are
 }
-
-}  // namespace
 
 void add_common_options(CLI::App& app, Common& c) {
     app.add_option("--data", c.data, "folder of the data sets (default: NC_DATA)")
@@ -146,7 +143,6 @@ void add_common_options(CLI::App& app, Common& c) {
 }
 
 int run(CLI::App& app, int argc, char** argv, const std::function<int()>& body) {
-    spin_briefly(argv);
     try {
         app.parse(argc, argv);
         return body();

@@ -29,6 +29,12 @@ struct Common {
     std::string log;  // JSON lines
 };
 
+// Every main's first call, with its own argv. A waiting OpenMP thread spins for milliseconds by
+// default. With one thread more than cores (the one that reads ahead, or another program) the
+// spinning ones hold the core that the working one needs: a training step took 15 to 60 times as
+// long on a busy machine.
+void spin_briefly(char** argv);
+
 // --data --seed --samples --device --threads --json --quiet --force --log, and --config FILE.toml
 // with the same names written with _ (unknown keys are errors with a suggestion).
 void add_common_options(CLI::App&, Common&);

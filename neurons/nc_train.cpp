@@ -472,6 +472,7 @@ int resume_and_report(const CLI::App& app, const Settings& s, const std::string&
 }  // namespace
 
 int main(int argc, char** argv) {
+    program::spin_briefly(argv);
     CLI::App app("Trains a network on real data: an ANN, a QCFS network or a spiking one.",
                  "nc_train");
     Settings settings;
