@@ -5,6 +5,8 @@
 
 namespace nc::kernels::NC_ISA {
 
+namespace {
+
 // One axis of a gather: output position o and tap t read input position o * stride + first + t *
 // step when that lies in [0, in), else 0.
 struct Axis {
@@ -88,6 +90,8 @@ struct Gather {
         zero_over(out + (end - low), size_t(high - end));
     }
 };
+
+}  // namespace
 
 static Axis forward_axis(size_t in, size_t out, size_t taps, size_t stride, size_t pad,
                          size_t dilation) {
@@ -306,8 +310,7 @@ static constexpr size_t weight_cols =
     8 * tile_cols;  // of dw at once, so that dy's block stays near
 
 struct WeightSplit {
-    size_t m, n, k, slots, col_blocks;
-    size_t partial_floats() const { return slots > 1 ? slots * round_up(m * n, 16) : 0; }
+    size_t m, n, k, slots, col_blocks, partial_floats;
 };
 
 static WeightSplit weight_split(const ConvShape& s) {
@@ -315,11 +318,13 @@ static WeightSplit weight_split(const ConvShape& s) {
                          .n = s.cout / s.groups,
                          .k = s.n == 0 ? 0 : s.n * s.out_h() * s.out_w(),
                          .slots = 1,
-                         .col_blocks = 1};
+                         .col_blocks = 1,
+                         .partial_floats = 0};
     split.col_blocks = divide_up(split.n, weight_cols);
     const size_t blocks = divide_up(split.m, 256) * divide_up(split.n, 256);  // of any table's size
     if (blocks < 8) split.slots = smaller(8, divide_up(split.k, 1024));
     if (split.slots == 0) split.slots = 1;
+    split.partial_floats = split.slots > 1 ? split.slots * round_up(split.m * split.n, 16) : 0;
     return split;
 }
 
@@ -333,7 +338,7 @@ static void backward_weight(Queue& q, const float* x, const float* dy, float* dw
         slots * col_blocks < parts ? smaller(parts, divide_up(m, tile_rows)) : 1;
     const size_t block_step = smaller(block_rows, round_up(divide_up(m, row_blocks), tile_rows));
     float* partial = reinterpret_cast<float*>(q.scratch);
-    float* own = partial + split.partial_floats();
+    float* own = partial + split.partial_floats;
     const size_t own_floats = block_floats + spread_floats + block_k * weight_cols;
     const size_t tasks = slots * col_blocks * row_blocks;
 
@@ -389,7 +394,7 @@ static void backward_weight(Queue& q, const float* x, const float* dy, float* dw
 
 static size_t backward_weight_scratch(const ConvShape& s, int threads) {
     return sizeof(float) *
-           (weight_split(s).partial_floats() +
+           (weight_split(s).partial_floats +
             size_t(threads) * (block_floats + spread_floats + block_k * weight_cols));
 }
 

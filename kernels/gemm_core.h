@@ -83,6 +83,10 @@ __attribute__((always_inline)) static inline void unroll(Body&& body) {
     }
 }
 
+// A cache line of the next panel is fetched every so many steps of k: a block of rows has tiles
+// enough to fetch all of it.
+static constexpr size_t ahead_steps = 8;
+
 // What a tile is multiplied from and added to. c points to the rows' starts; col is its first
 // column, cols how many are written.
 struct Tile {
@@ -93,6 +97,7 @@ struct Tile {
     size_t col, cols;
     const float* bias;  // null, or added at `col`
     bool accumulate;
+    const float* next;  // fetched ahead: this tile's share of the panel of b that comes next
 };
 
 template <size_t R, size_t V, bool transposed>
@@ -123,6 +128,14 @@ static void multiply_tile(const Tile& t) {
         prefetch(t.c[r] + t.col);
         if (V > 1) prefetch(t.c[r] + t.col + lanes);
         step();
+    }
+    // The panel of b is read again by every tile but comes from far away the first time: waiting
+    // for it would cost a first tile as much as its products.
+    const float* next = t.next;
+    for (; p >= ahead_steps; p -= ahead_steps) {
+        prefetch(next);
+        next += 16;
+        for (size_t i = 0; i < ahead_steps; ++i) step();
     }
     for (; p > 0; --p) step();
     const size_t tail = t.cols - (V - 1) * lanes;  // columns of the last vector, 1..lanes
@@ -258,7 +271,8 @@ static void multiply_block(const float* a, size_t rows, size_t kc, const float* 
                   .col = j,
                   .cols = smaller(tile_cols, n - j),
                   .bias = bias,
-                  .accumulate = accumulate};
+                  .accumulate = accumulate,
+                  .next = packed + (j + tile_cols < j1 ? j + tile_cols : j0) * kc};
         if (direct != nullptr && t.cols == tile_cols) {
             t.b = direct + j;
             t.b_stride = direct_stride;
@@ -272,6 +286,7 @@ static void multiply_block(const float* a, size_t rows, size_t kc, const float* 
                 full(t);
             else
                 tile_kernel<transposed>(rows - i, vectors)(t);
+            t.next += kc / ahead_steps * 16;
         }
     }
 }
@@ -321,15 +336,15 @@ static void product(Queue& q, size_t m, size_t n, size_t k, const Gather& gather
         else
             col_blocks = smaller(parts, panels);
     }
-    const size_t rows = smaller(block_rows, round_up(divide_up(m, row_blocks), tile_rows));
-    row_blocks = divide_up(m, rows);
+    const size_t tiles = divide_up(m, tile_rows);
     const size_t tasks = row_blocks * col_blocks;
     parallel_for(int(parts), parts, 1, [&](size_t first, size_t last) {
         float* c[block_rows];
         float* block = own + first * (block_floats + spread_floats);
         for (size_t task = tasks * first / parts; task < tasks * last / parts; ++task) {
-            const size_t i0 = task / col_blocks * rows, i1 = smaller(m, i0 + rows);
-            const size_t chunk = task % col_blocks;
+            const size_t block_at = task / col_blocks, chunk = task % col_blocks;
+            const size_t i0 = tiles * block_at / row_blocks * tile_rows;
+            const size_t i1 = smaller(m, tiles * (block_at + 1) / row_blocks * tile_rows);
             const size_t j0 = panels * chunk / col_blocks * tile_cols;
             const size_t j1 = smaller(n, panels * (chunk + 1) / col_blocks * tile_cols);
             for (size_t i = i0; i < i1; ++i) c[i - i0] = row(i);
