@@ -133,7 +133,7 @@ clang_stage() {
 }
 
 sanitize_stage() {
-    options=(--buildtype=debugoptimized -Doptimization=1 -Db_sanitize=address,undefined)
+    options=(--buildtype=release -Doptimization=1 -Db_sanitize=address,undefined)
     CC=gcc CXX=g++ build sanitize nc_test && cases 'g++ with sanitizers' sanitize
 }
 
