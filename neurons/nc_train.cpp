@@ -270,7 +270,9 @@ std::unique_ptr<Dataset> limited(const Dataset& data, size_t samples, uint64_t s
     return subset(data, std::move(chosen));
 }
 
+// Where a resumed checkpoint lies is where it goes on.
 std::string checkpoint_path(const Settings& s) {
+    if (!s.resume.empty()) return s.resume;
     if (!s.checkpoint.empty()) return (fs::path(s.checkpoint) / "last.safetensors").string();
     if (s.out.empty()) return "run/last.safetensors";
     return fs::path(s.out).replace_extension("last.safetensors").string();
@@ -280,16 +282,15 @@ std::string checkpoint_path(const Settings& s) {
 void check_outputs(const Settings& s, bool resuming) {
     if (!s.out.empty()) program::check_output(s.out, s.common.force);
     const std::string path = s.train.checkpoint;
-    if (const fs::path folder = fs::path(path).parent_path();
-        s.out.empty() || !s.checkpoint.empty()) {
+    const fs::path folder = fs::path(path).parent_path();
+    if (!resuming && !folder.empty() && (s.out.empty() || !s.checkpoint.empty())) {
         std::error_code error;
         fs::create_directories(folder, error);
         if (error)
             throw Error("[nc_train] cannot make the folder " + folder.string() + ": " +
                         error.message());
     }
-    const bool its_own = resuming && fs::exists(path) && fs::equivalent(path, s.resume);
-    if (fs::exists(path) && !its_own && !s.common.force)
+    if (fs::exists(path) && !resuming && !s.common.force)
         throw Error("[nc_train] a checkpoint is there already: " + path, ErrorKind::usage,
                     "--resume " + path + " goes on with it, --force starts again");
     program::check_output(path, true);
@@ -435,9 +436,8 @@ int train_and_report(const CLI::App& app, Settings& s, const Model* resume,
 }
 
 // With --resume the checkpoint's own options count; these may be given anew.
-const std::vector<std::string> resumable = {"resume", "out",     "data",  "threads", "json",
-                                            "quiet",  "force",   "log",   "config",  "checkpoint",
-                                            "help",   "version", "device"};
+const std::vector<std::string> resumable = {"resume", "out",   "data", "threads", "json",
+                                            "quiet",  "force", "log",  "config",  "device"};
 
 int resume_and_report(const CLI::App& app, const Settings& s, const std::string& command) {
     for (const CLI::Option* option : app.get_options())
@@ -458,8 +458,6 @@ int resume_and_report(const CLI::App& app, const Settings& s, const std::string&
     stored.parse_from_stream(text);
     options.resume = s.resume;
     if (!s.out.empty()) options.out = s.out;
-    // Where the checkpoint lies is where it goes on.
-    options.checkpoint = given(app, "--checkpoint") ? s.checkpoint : options.checkpoint;
     program::Common common = s.common;
     common.seed = options.common.seed;
     common.samples = options.common.samples;
