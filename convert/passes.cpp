@@ -21,15 +21,6 @@ bool passes_rates(const Operation& op) {
            std::holds_alternative<Scale>(op) || std::holds_alternative<Add>(op);
 }
 
-size_t only_input(const Graph& g, size_t node) {
-    const auto in = inputs_of(g, node);
-    if (in.size() != 1)
-        throw Error("[convert] '" + g.nodes[node].name +
-                        "' needs one input, it has: " + std::to_string(in.size()),
-                    ErrorKind::model);
-    return g.edges[in[0]].from;
-}
-
 void check_convertible(const Graph& g) {
     check(g);
     std::string refused;

@@ -29,9 +29,8 @@ Graph split_shared(Graph);
 // MaxPool that stays, is a warning.
 Graph replace_max_pools(Graph, MaxPools, const Warn&);
 
-bool is_activation(const Operation&);     // Activation, PRelu, Qcfs
-bool is_weight_layer(const Operation&);   // Linear, Conv
-bool passes_rates(const Operation&);      // pooling, Flatten, Scale, Add: no weights, no state
-size_t only_input(const Graph&, size_t);  // the node behind the single edge into this one
+bool is_activation(const Operation&);    // Activation, PRelu, Qcfs
+bool is_weight_layer(const Operation&);  // Linear, Conv
+bool passes_rates(const Operation&);     // pooling, Flatten, Scale, Add: no weights, no state
 
 }  // namespace nc
