@@ -51,15 +51,35 @@ struct Rows {
     size_t x_stride, stride;
 };
 
+// The slope of the usual surrogate, or of one looked up as it runs: a function for each of them
+// costs more to compile than it gains.
+template <bool atan>
+static inline Vec slope_of(Surrogate surrogate, const SlopeConstants<Vec>& k, Vec a, Vec theta) {
+    if constexpr (!atan) {
+        switch (surrogate) {
+            case Surrogate::triangle:
+                return slope<Surrogate::triangle>(k, a, theta);
+            case Surrogate::rectangle:
+                return slope<Surrogate::rectangle>(k, a, theta);
+            case Surrogate::sigmoid:
+                return slope<Surrogate::sigmoid>(k, a, theta);
+            case Surrogate::atan:
+                break;
+        }
+    }
+    return slope<Surrogate::atan>(k, a, theta);
+}
+
 // Elements [i, i + bptt_tile), whose parameters start at p. membrane [steps, bptt_tile]; dtheta
-// [bptt_tile] receives each element's part.
-template <bool leaky, Reset reset, Surrogate surrogate, bool learn>
+// [bptt_tile] receives each element's part, unless null.
+template <bool leaky, Reset reset, bool atan>
 static inline void bptt(const Bptt& s, const Rows& rows, size_t i, size_t p, float* membrane,
                         float* dtheta) {
     const Vec beta(s.rule.beta), value(s.rule.reset_value), zero(0.f), one(1.f);
     const SlopeConstants<Vec> constants = s.slope;
     const bool detach = s.rule.detach_reset, sum_dx = s.constant_input;
-    const bool amplitude_is_theta = s.amplitude_is_theta;
+    const bool amplitude_is_theta = s.amplitude_is_theta, learn = dtheta != nullptr;
+    const Surrogate surrogate = s.rule.surrogate;
     const size_t steps = s.steps, words = s.words;
     const size_t x_stride = rows.x_stride, stride = rows.stride;
     const float *const x_row = rows.x, *const dy = rows.dy;
@@ -93,14 +113,14 @@ static inline void bptt(const Bptt& s, const Rows& rows, size_t i, size_t p, flo
             fetch<false>(dy + t * stride, k * lanes);
             fetch<true>(dx + t * stride, k * lanes);
             const Mask spike = mask_from_bits(uint32_t(spikes >> k * lanes));
-            const Vec sigma = slope<surrogate>(constants, a, theta[k]);
+            const Vec sigma = slope_of<atan>(surrogate, constants, a, theta[k]);
             // d(v_t) / d(s_t), and d(v_t) / d(a_t) but for the spike.
             const Vec jump = reset == Reset::subtract ? zero - theta[k] : value - a;
             Vec keep = reset == Reset::subtract ? one : select(spike, zero, one);
             if (!detach) keep = keep + jump * sigma;
             const Vec current = g * amplitude[k];
             const Vec da = current * sigma + dv[k] * keep;
-            if constexpr (learn) {
+            if (learn) {
                 const Vec seen = detach ? current : current + jump * dv[k];
                 sum[k] = sum[k] - sigma * seen;
                 Vec direct = amplitude_is_theta ? g : zero;
@@ -116,35 +136,21 @@ static inline void bptt(const Bptt& s, const Rows& rows, size_t i, size_t p, flo
     }
     each_vector([&](size_t k) __attribute__((always_inline)) {
         if (sum_dx) store(dx + k * lanes, dx_sum[k]);
-        if constexpr (learn)
+        if (learn)
             store(dtheta + k * lanes, s.v0_is_half_theta ? sum[k] + dv[k] * Vec(0.5f) : sum[k]);
     });
 }
 
 using Tile = void (*)(const Bptt&, const Rows&, size_t, size_t, float*, float*);
 
-template <bool leaky, Reset reset, Surrogate surrogate>
-static Tile pick_learn(bool learn) {
-    return learn ? bptt<leaky, reset, surrogate, true> : bptt<leaky, reset, surrogate, false>;
-}
 template <bool leaky, Reset reset>
-static Tile pick_surrogate(const Rule& rule, bool learn) {
-    switch (rule.surrogate) {
-        case Surrogate::triangle:
-            return pick_learn<leaky, reset, Surrogate::triangle>(learn);
-        case Surrogate::rectangle:
-            return pick_learn<leaky, reset, Surrogate::rectangle>(learn);
-        case Surrogate::sigmoid:
-            return pick_learn<leaky, reset, Surrogate::sigmoid>(learn);
-        case Surrogate::atan:
-            break;
-    }
-    return pick_learn<leaky, reset, Surrogate::atan>(learn);
+static Tile pick_surrogate(const Rule& rule) {
+    return rule.surrogate == Surrogate::atan ? bptt<leaky, reset, true> : bptt<leaky, reset, false>;
 }
 template <bool leaky>
-static Tile pick_reset(const Rule& rule, bool learn) {
-    return rule.reset == Reset::subtract ? pick_surrogate<leaky, Reset::subtract>(rule, learn)
-                                         : pick_surrogate<leaky, Reset::to_value>(rule, learn);
+static Tile pick_reset(const Rule& rule) {
+    return rule.reset == Reset::subtract ? pick_surrogate<leaky, Reset::subtract>(rule)
+                                         : pick_surrogate<leaky, Reset::to_value>(rule);
 }
 
 // A thread's scratch: the membranes, a last tile's x, dy and dx filled up to a whole one, dtheta.
@@ -185,8 +191,7 @@ static void backward(Queue& queue, const Rule& rule, const float* theta, const f
                     (size + 63) / 64,
                     shape.constant_input};
     const bool learn = dtheta != nullptr, few = params <= few_params;
-    const Tile run =
-        rule.beta == 1 ? pick_reset<false>(rule, learn) : pick_reset<true>(rule, learn);
+    const Tile run = rule.beta == 1 ? pick_reset<false>(rule) : pick_reset<true>(rule);
     const size_t x_stride = shape.constant_input ? 0 : size;
     const size_t x_rows = shape.constant_input ? 1 : steps;
     float* const scratch = reinterpret_cast<float*>(queue.scratch);
@@ -207,7 +212,7 @@ static void backward(Queue& queue, const Rule& rule, const float* theta, const f
             const size_t p_step = bptt_tile % params;
             for (size_t i = b * block; i < stop; i += bptt_tile) {
                 const size_t n = stop - i < bptt_tile ? stop - i : bptt_tile;
-                float* const to = learn && !few && n == bptt_tile ? parts + i : element;
+                float* const to = !learn ? nullptr : !few && n == bptt_tile ? parts + i : element;
                 if (n == bptt_tile) {
                     run(s, {x + i, dy + i, dx + i, x_stride, size}, i, p, membrane, to);
                 } else {
