@@ -1,5 +1,7 @@
 // QCFS by its stated gradient, spiking neurons by recurrences and by forward-mode differentiation,
 // and the block that computes its currents again against the plain path.
+#include <utility>
+
 #include "autograd/functions.h"
 #include "autograd/recompute.h"
 #include "tests/check.h"
@@ -388,6 +390,59 @@ TEST_CASE("recompute: same bits for every number of threads, and nothing kept bu
     const size_t held = host_allocator().live_bytes() - before - compute.queue.scratch_bytes;
     CHECK(held < currents / 32 + x.bytes() + 20000);
     CHECK(host_allocator().peak_bytes() - before < currents / 2);
+}
+
+// Peak bytes of one training step of conv - norm - neuron - pool twice and linear, scratch apart.
+static size_t peak_of_step(size_t T, bool blocks) {
+    const size_t N = 16;
+    Compute c;
+    const Tensor x = normal<float>({T * N, 12, 12, 2}, 1);
+    const Tensor theta = Tensor::full<float>({1}, 1), gamma = Tensor::full<float>({16}, 1);
+    const std::vector<Tensor> weights = {normal<float>({3, 3, 2, 16}, 2),
+                                         normal<float>({3, 3, 16, 16}, 3, 0.3)};
+    const ops::ConvOptions options = {.pad_h = 1, .pad_w = 1};
+    size_t peak = 0;
+    for (int step = 0; step < 2; ++step) {  // the first one grows the scratch
+        const size_t before = host_allocator().live_bytes();
+        host_allocator().reset_peak();
+        Tape tape(c);
+        Var h = x;
+        fn::PackedSpikes spikes;
+        for (size_t i = 0; i < weights.size(); ++i) {
+            const Var w = tape.leaf(weights[i]), g = tape.leaf(gamma), b = tape.leaf(gamma);
+            if (blocks) {
+                fn::Block block{.weight = w,
+                                .bias = {},
+                                .conv = options,
+                                .norm = {},
+                                .neuron = {},
+                                .theta = theta,
+                                .pool = ops::PoolOptions{}};
+                block.norm = fn::Block::Norm{.gamma = g, .beta = b, .mean = {}, .variance = {}};
+                spikes = i == 0 ? fn::recompute_block(c, &tape, h, T, false, block)
+                                : fn::recompute_block(c, &tape, spikes, block);
+            } else {
+                h = fn::conv(c, &tape, h, w, {}, options);
+                h = fn::batch_norm(c, &tape, h, g, b, {}, {}, 1e-5, true, nullptr);
+                h = fn::average_pool(c, &tape, fn::neuron(c, &tape, {}, theta, h, {.T = T}).y, {});
+            }
+        }
+        if (blocks) h = fn::expand(c, &tape, std::exchange(spikes, {}));
+        h = fn::reshape(c, &tape, h, {T * N, 3 * 3 * 16});
+        h = fn::linear(c, &tape, h, tape.leaf(normal<float>({144, 10}, 4)), {});
+        tape.backward(fn::sum(c, &tape, h));
+        peak = host_allocator().peak_bytes() - before + x.bytes();
+    }
+    return peak;
+}
+
+TEST_CASE("recompute: twice the steps take a quarter more memory, and twice as much without") {
+    const double blocks = double(peak_of_step(32, true)) / double(peak_of_step(16, true));
+    const double plain = double(peak_of_step(32, false)) / double(peak_of_step(16, false));
+    INFO("with ", blocks, ", without ", plain);
+    CHECK(blocks <= 1.25);
+    CHECK(plain <= 2.2);
+    CHECK(peak_of_step(32, true) * 2 < peak_of_step(32, false));
 }
 
 TEST_CASE("recompute: misuse is named") {
