@@ -109,7 +109,10 @@ void spin_briefly(char** argv) {
     if (std::getenv("GOMP_SPINCOUNT") != nullptr || std::getenv("OMP_WAIT_POLICY") != nullptr)
         return;
     setenv("GOMP_SPINCOUNT", "1000", 0);
-    execv("/proc/self/exe", argv);  // returns only where that cannot be: then we go on as we are
+    // By its path, so that the process keeps its name.
+    std::error_code error;
+    const std::string path = std::filesystem::read_symlink("/proc/self/exe", error).string();
+    execv(path.c_str(), argv);  // returns only where that cannot be: then we go on as we are
 }
 
 void add_common_options(CLI::App& app, Common& c) {
