@@ -189,8 +189,8 @@ static void conv_dense(Queue& queue, const float* x, const float* w, const float
     for (size_t group = 0; group < s.groups; ++group)
         parallel_sums(queue.threads, s.n * s.out_h() * s.out_w(), pixels, cout,
                       [&](size_t begin, size_t end, size_t first, size_t last) {
-                          (has_fma && binary
-                               ? conv_share<true>
+                          (binary
+                               ? conv_share<has_fma>
                                : conv_share<false>)(x + group * cin, w + group * cout,
                                                     bias != nullptr ? bias + group * cout : nullptr,
                                                     y + group * cout, s, begin, end, first, last);
