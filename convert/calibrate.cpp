@@ -1,3 +1,4 @@
+// Percentiles of pre-activations over calibration samples, and QCFS in the place of activations.
 #include "convert/calibrate.h"
 
 #include <algorithm>

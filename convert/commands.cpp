@@ -1,3 +1,4 @@
+// What the subcommands of nc_convert share: their table, reading models and data, text.
 #include "convert/commands.h"
 
 #include <fmt/format.h>

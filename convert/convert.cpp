@@ -1,3 +1,4 @@
+// The driver: from a trained network to a spiking one, pass by pass.
 #include "convert/convert.h"
 
 #include <algorithm>

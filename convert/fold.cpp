@@ -1,3 +1,4 @@
+// Folding batch norms and spike amplitudes into weights.
 #include "convert/fold.h"
 
 #include <cmath>

@@ -1,3 +1,4 @@
+// Runs a spiking network over data and counts: accuracy at every T, spikes, hashes.
 #include "convert/measure.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// The tables and pictures of a conversion's report.
 #include "convert/page.h"
 
 #include <cstdio>

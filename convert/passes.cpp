@@ -1,3 +1,4 @@
+// What is checked and rebuilt before calibration.
 #include "convert/passes.h"
 
 #include <set>

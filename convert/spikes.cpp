@@ -1,3 +1,4 @@
+// QCFS becomes neurons; corrections of rates without training.
 #include "convert/spikes.h"
 
 #include <algorithm>

@@ -1,3 +1,4 @@
+// Fills in the statistics of a conversion and gives them as JSON.
 #include "convert/statistics.h"
 
 #include <algorithm>

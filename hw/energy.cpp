@@ -1,3 +1,4 @@
+// Counts synaptic operations on data and prices them.
 #include "hw/energy.h"
 
 #include <cmath>

@@ -1,3 +1,4 @@
+// What an arithmetic operation costs, by target.
 #include "hw/target.h"
 
 namespace nc {

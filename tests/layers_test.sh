@@ -61,7 +61,7 @@ vectors_elsewhere() {
 }
 simd_includes() {
     quoted | grep -E '^kernels/(isa\.h|[a-z0-9_]+_simd\.cpp):' |
-        grep -vE ':kernels/(isa|kernels|families|parallel|neuron_math|[a-z0-9_]+_simd)\.h$'
+        grep -vE ':kernels/(isa|kernels|families|parallel|neuron_math|[a-z0-9_]+_(simd|core))\.h$'
     grep -nHE '^#include <' kernels/*_simd.cpp | grep -vE '<[a-z0-9]+\.h>|<xsimd/'
 }
 reference_includes() { grep -nHE 'neuron_math\.h|isa\.h|_simd' kernels/*_ref.cpp; }
