@@ -8,7 +8,7 @@ namespace nc::fn {
 
 struct NeuronScan {
     // theta: the value to use for node.theta. sample: the shape of a sample [.., C]. Error when
-    // sizes do not fit, or when trained is set and theta has no gradient (SEMANTICS gives one for
+    // sizes do not fit, or when trained is set and theta has no gradient (there is one for
     // v(0) = 0, a constant or theta / 2).
     NeuronScan(Compute&, const Neuron& node, const Tensor& theta, const Shape& sample,
                bool trained);

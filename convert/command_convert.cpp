@@ -126,7 +126,7 @@ std::string summary(const std::string& title, const Statistics& s) {
 int convert_command(int argc, char** argv) {
     Options o;
     CLI::App app(
-        "Converts a trained network to a spiking one (SEMANTICS section 4), tunes it "
+        "Converts a trained network to a spiking one, tunes it "
         "through its time steps, and measures it on the test data.",
         "nc_convert");
     app.set_version_flag("--version", version());

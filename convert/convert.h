@@ -1,4 +1,4 @@
-// From a trained network to a spiking one (SEMANTICS section 4): the driver and its options,
+// From a trained network to a spiking one: the driver and its options,
 // statistics and measures.
 #pragma once
 
@@ -29,7 +29,7 @@ struct ConvertOptions {
     bool bias_calibration = false, membrane_calibration = false;
     bool train_thresholds = false;
     size_t batch = 64;
-    double qcfs_lr = 0, if_lr = 0;  // 0: what SEMANTICS section 4 says for the recipe and depth
+    double qcfs_lr = 0, if_lr = 0;  // 0: the default of the recipe and depth
     double label_smoothing = 0;
     int64_t warmup = 0;      // steps
     bool recompute = false;  // tuning keeps packed spikes only: memory grows by bits, not floats
@@ -76,7 +76,7 @@ struct Converted {
     Statistics statistics;
 };
 
-// The input is never changed. training is split for validation (SEMANTICS section 4); test may be
+// The input is never changed. training is split for validation; test may be
 // null. Errors: an activation, pooling or BatchNorm that has no spiking form (kind model, nodes
 // named), options that contradict each other or the data.
 Converted convert(Compute&, const Model&, const Dataset& training, const Dataset* test,

@@ -11,7 +11,7 @@ namespace nc {
 // Every QCFS becomes a neuron with theta = lambda and amplitude theta:
 //   "if"      beta 1, v(0) = theta / 2
 //   "lif"     beta 0.5, v(0) = 0; only tuning makes it follow the QCFS network
-//   "signed"  IF that also takes spikes back (SEMANTICS section 3)
+//   "signed"  IF that also takes spikes back
 //   "exact"   the two-phase neuron; Error unless every QCFS has T levels
 // Error on another name.
 Graph to_spikes(Graph, const std::string& neuron, int T);

@@ -71,7 +71,7 @@ struct DataSets {
 DataSets load_data(const DataRequest&);
 std::vector<std::string> dataset_names();
 
-// The seeded split of SEMANTICS section 4: the last 5000 of the shuffle are for validation; 10 %
+// The seeded split: the last 5000 of the shuffle are for validation; 10 %
 // below 50 000 samples.
 struct Split {
     std::vector<uint32_t> train, validation;

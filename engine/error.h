@@ -7,7 +7,7 @@
 
 namespace nc {
 
-// What went wrong decides the programs' exit code (INTERFACE): usage, configuration or data 2,
+// What went wrong decides the programs' exit code: usage, configuration or data 2,
 // unreadable or unsupported model 3.
 enum class ErrorKind { usage, data, model };
 

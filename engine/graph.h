@@ -44,7 +44,7 @@ struct Qcfs {
     Tensor lambda;  // [C] or [1], > 0
     int levels = 8;
 };
-// Integrate-and-fire, leaky or not: SEMANTICS section 3. All conventions are fields.
+// Integrate-and-fire, leaky or not. All conventions are fields.
 struct Neuron {
     enum class Amplitude { theta, one };
     Tensor theta;  // one element, C or as many as a sample has, > 0

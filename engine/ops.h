@@ -52,7 +52,7 @@ Tensor conv_backward_input(Compute&, const Shape& x, const Tensor& weight, const
 Tensor conv_backward_weight(Compute&, const Tensor& x, const Shape& weight, const Tensor& dy,
                             const ConvOptions&);
 
-// Canonical sums (SEMANTICS; bitwise the same on every table): the weight layers of a spiking
+// Canonical sums (bitwise the same on every table): the weight layers of a spiking
 // network at inference.
 enum class SpikePath { automatic, dense, event };
 struct CanonicalInput {

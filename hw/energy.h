@@ -1,5 +1,5 @@
-// Synaptic operations counted from what a network really did on data, and their modelled energy:
-// SEMANTICS section 5. Arithmetic only, no memory traffic.
+// Synaptic operations counted from what a network really did on data, and their modelled energy
+// (45 nm figures, Horowitz, ISSCC 2014). Arithmetic only, no memory traffic.
 #pragma once
 
 #include <cstdint>

@@ -182,7 +182,7 @@ enum class Surrogate : int { atan, triangle, rectangle, sigmoid };
 enum class Spiking : int { plain, negative, exact };
 
 // Per step: v = beta * v + x (beta 1: IF, v = v + x); s = v >= theta (or >); output amplitude * s;
-// reset. SEMANTICS: beta * v is rounded, then x is added and rounded; no fma.
+// reset. beta * v is rounded, then x is added and rounded; no fma.
 template <class F>
 struct NeuronRule {
     F beta = 1;
@@ -215,7 +215,7 @@ struct Neuron {
     // Spiking::exact needs v null.
     void (*forward)(Queue&, const NeuronRule<F>&, const F* theta, const F* v0, const F* amplitude,
                     const F* x, F* v, F* y, uint64_t* bits, const ScanShape&);
-    // Back-propagation through time, SEMANTICS section 3; the membrane is recomputed from x, in the
+    // Back-propagation through time; the membrane is recomputed from x, in the
     // forward's arithmetic. Starts from v0. dx like x (constant_input: the sum over steps). dtheta
     // [params] or null; amplitude_is_theta adds g s, v0_is_half_theta adds dv_0 / 2. Plain spiking
     // only.

@@ -14,7 +14,7 @@
 
 namespace nc::program {
 
-// Exit codes (INTERFACE): what went wrong, for scripts.
+// Exit codes: what went wrong, for scripts.
 enum Exit { success = 0, check_failed = 1, bad_usage = 2, bad_model = 3, interrupted = 130 };
 
 struct Common {

@@ -25,7 +25,7 @@ struct Settings {
     int T = 0, levels = 8;
     std::string optimizer = "adamw", schedule = "cosine";
     TrainOptions train;
-    // Fields of the neuron, SEMANTICS section 3.
+    // Fields of the neuron.
     double theta = 1, v0 = 0, beta = 0, reset_value = 0, surrogate_width = 0;
     std::string compare, reset, amplitude, surrogate;
     bool scale_width = false, detach_reset = false;

@@ -10,7 +10,8 @@
 
 namespace nc {
 
-// "if" or "lif" with the defaults of the table in SEMANTICS section 3; theta is left undefined.
+// "if" or "lif" with its usual defaults (IF: v0 theta / 2, amplitude theta; LIF: beta 0.5, v0 0,
+// amplitude 1); theta is left undefined.
 Neuron default_neuron(const std::string& kind);
 
 struct ZooOptions {

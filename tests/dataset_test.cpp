@@ -190,7 +190,7 @@ TEST_CASE("a subset is the samples it names") {
     CHECK(error_of([&] { subset(*data, {6}); }) != "");
 }
 
-TEST_CASE("the validation split is a seeded partition of the sizes SEMANTICS gives") {
+TEST_CASE("the validation split is a seeded partition of the documented sizes") {
     const std::pair<size_t, size_t> wanted[] = {
         {60000, 5000}, {50000, 5000}, {49999, 4999}, {1000, 100}, {9, 1}, {1, 0}, {0, 0}};
     for (const auto& pair : wanted) {
