@@ -96,10 +96,13 @@ Graph fold_batch_norm(Graph g) {
             continue;
         }
         const Affine f = affine_of(*bn);
-        if (const auto* conv = std::get_if<Conv>(&g.nodes[layer].op))
-            g = replace(std::move(g), layer, with_affine(*conv, f));
+        // Made before g is moved: arguments are evaluated in any order.
+        Operation folded = g.nodes[layer].op;
+        if (const auto* conv = std::get_if<Conv>(&folded))
+            folded = with_affine(*conv, f);
         else
-            g = replace(std::move(g), layer, with_affine(std::get<Linear>(g.nodes[layer].op), f));
+            folded = with_affine(std::get<Linear>(folded), f);
+        g = replace(std::move(g), layer, std::move(folded));
         g = remove(std::move(g), i);
         i = 0;
     }
