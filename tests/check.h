@@ -147,16 +147,20 @@ class TempFolder {
     std::filesystem::path path_;
 };
 
-// What the nc::Error that f throws says; "" when it throws none. Any other exception fails the
-// case.
+// What the nc::Error that f throws says, with its hint after " | "; "" when it throws none. Any
+// other exception fails the case.
 template <class F>
 std::string error_of(F f) {
     try {
         f();
     } catch (const Error& e) {
-        return e.what();
+        return e.hint.empty() ? e.what() : e.what() + (" | " + e.hint);
     }
     return "";
+}
+
+inline bool contains(const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
 }
 
 // A Queue with its own scratch.

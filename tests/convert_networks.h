@@ -141,19 +141,6 @@ inline Graph deep_copy(Graph g) {
     return g;
 }
 
-inline std::string message(const std::function<void()>& f) {
-    try {
-        f();
-    } catch (const Error& e) {
-        return e.what();
-    }
-    return "nothing was thrown";
-}
-
-inline bool contains(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
-}
-
 inline ConvertOptions quick_options() {
     ConvertOptions o;
     o.T = 4;

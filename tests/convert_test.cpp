@@ -108,12 +108,12 @@ TEST_CASE("convert: refused activations are named, all at once") {
     Graph g = small_network(1, false);
     g = replace(g, find_node(g, "act1"), Activation{kernels::Activation::sigmoid, 0});
     g = replace(g, find_node(g, "act2"), Activation{kernels::Activation::tanh, 0});
-    const std::string what = message([&] { check_convertible(g); });
+    const std::string what = error_of([&] { check_convertible(g); });
     CHECK(contains(what, "'act1' sigmoid"));
     CHECK(contains(what, "'act2' tanh"));
     const Graph spiking =
         to_spikes(to_qcfs(small_network(1, false), {{2, {1}, 0}}, 4, {}), "if", 4);
-    CHECK(contains(message([&] { check_convertible(spiking); }), "'act1' is a spiking neuron"));
+    CHECK(contains(error_of([&] { check_convertible(spiking); }), "'act1' is a spiking neuron"));
 }
 
 TEST_CASE("convert: tensors that two call sites share become their own") {
@@ -222,7 +222,7 @@ TEST_CASE("convert: a BatchNorm that cannot be folded is an error with its name 
         if (e.to == act2) e.to = bn_sum;
     sum.edges.push_back({bn_sum, act2});
     check(sum);
-    const std::string what = message([&] { fold_batch_norm(sum); });
+    const std::string what = error_of([&] { fold_batch_norm(sum); });
     CHECK(contains(what, "'bn_first' comes after 'input'"));
     CHECK(contains(what, "'bn_act' comes after 'act2'"));
     CHECK(contains(what, "'bn_sum' comes after a sum"));
@@ -231,7 +231,7 @@ TEST_CASE("convert: a BatchNorm that cannot be folded is an error with its name 
     Graph shared = residual_network(1);
     shared.edges.push_back({find_node(shared, "conv2"), find_node(shared, "act2")});
     check(shared);
-    CHECK(contains(message([&] { fold_batch_norm(shared); }), "'bn2' shares 'conv2'"));
+    CHECK(contains(error_of([&] { fold_batch_norm(shared); }), "'bn2' shares 'conv2'"));
 }
 
 TEST_CASE("convert: an IF neuron with v(0) = theta / 2 counts what QCFS with L = T gives") {
@@ -285,7 +285,7 @@ TEST_CASE("convert: the exact neuron equals the QCFS network at T = L, and asks 
     Compute compute(Device{}, 1);
     const Tensor x = dyadic_tensor({6, 8, 8, 1}, 42, 64);
     CHECK(largest_difference(run(compute, qcfs, x), run(compute, exact, x, T)) == 0);
-    CHECK(contains(message([&] { to_spikes(qcfs, "exact", T + 1); }), "T is 9, 'act1' has L = 8"));
+    CHECK(contains(error_of([&] { to_spikes(qcfs, "exact", T + 1); }), "T is 9, 'act1' has L = 8"));
     CHECK_THROWS_AS(to_spikes(qcfs, "izhikevich", T), Error);
 }
 
@@ -342,7 +342,7 @@ TEST_CASE("convert: amplitudes at an output, through flattening, and per neuron"
     Neuron per_neuron = std::get<Neuron>(node_of(each, "act1").op);
     per_neuron.theta = powers_of_two(256, 63);
     each = replace(each, find_node(each, "act1"), per_neuron);
-    CHECK(contains(message([&] { fold_amplitudes(each); }),
+    CHECK(contains(error_of([&] { fold_amplitudes(each); }),
                    "'act1' has a threshold per neuron, 'pool'"));
 }
 

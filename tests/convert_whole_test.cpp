@@ -114,7 +114,7 @@ TEST_CASE("convert: strategies, thresholds and statistics of a small network") {
         CHECK(c.statistics.levels == 4);
         CHECK(std::fabs(*c.statistics.if_accuracy - *c.statistics.qcfs_accuracy) <= 0.5);
         options.strategy = "qcfs_if_ft";
-        CHECK(contains(message([&] { convert(compute, model, *training, nullptr, options); }),
+        CHECK(contains(error_of([&] { convert(compute, model, *training, nullptr, options); }),
                        "no gradient"));
     }
     SUBCASE("corrections, other neurons, folding after tuning") {
@@ -147,7 +147,7 @@ TEST_CASE("convert: strategies, thresholds and statistics of a small network") {
         std::filesystem::remove_all(folder);
         options = quick_options();
         options.strategy = "qcfs_direkt";
-        CHECK(contains(message([&] { convert(compute, model, *training, nullptr, options); }),
+        CHECK(contains(error_of([&] { convert(compute, model, *training, nullptr, options); }),
                        "unknown strategy 'qcfs_direkt'"));
         options = quick_options();
         options.stop = [] { return true; };
@@ -244,7 +244,7 @@ TEST_CASE("convert: temporal data brings its own T") {
     const Graph g = small_network(1, false);
     CHECK(deployment_steps(g, 0, 0, Frames()) == 10);
     CHECK(deployment_steps(g, 10, 0, Frames()) == 10);
-    const std::string what = message([&] { deployment_steps(g, 8, 0, Frames()); });
+    const std::string what = error_of([&] { deployment_steps(g, 8, 0, Frames()); });
     CHECK(contains(what, "T = 10"));
     CHECK(contains(what, "T = 8"));
     const auto still = quarters(4, 1);

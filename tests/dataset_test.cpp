@@ -16,10 +16,6 @@ namespace {
 
 using Bytes = std::vector<uint8_t>;
 
-bool contains(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
-}
-
 Bytes idx(const std::vector<uint32_t>& sizes, const Bytes& values, uint8_t type = 8) {
     Bytes out = {0, 0, type, uint8_t(sizes.size())};
     for (const uint32_t size : sizes)

@@ -14,10 +14,6 @@ namespace {
 
 using Bytes = std::vector<uint8_t>;
 
-bool contains(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
-}
-
 void add(Bytes& file, uint8_t x, uint8_t y, bool on, uint32_t t) {
     for (const uint32_t byte :
          {uint32_t(x), uint32_t(y), (on ? 128 : 0) | (t >> 16 & 127), t >> 8, t})

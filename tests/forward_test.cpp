@@ -73,19 +73,6 @@ Tensor run(Compute& compute, const Graph& g, const Tensor& x, const ForwardOptio
     return forward(compute, g, {}, x, options).output.value;
 }
 
-std::string message(const std::function<void()>& body) {
-    try {
-        body();
-    } catch (const Error& e) {
-        return std::string(e.what()) + " | " + e.hint;
-    }
-    return "nothing was thrown";
-}
-
-bool contains(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
-}
-
 }  // namespace
 
 TEST_CASE("zoo: the networks have the layers and sizes they are named for") {
@@ -132,7 +119,7 @@ TEST_CASE("zoo: weights depend on the seed only, and have Kaiming's variance") {
 
 TEST_CASE("zoo: what does not exist or does not fit is named") {
     const auto make = [](const std::string& name, const Shape& shape, const ZooOptions& o = {}) {
-        return message([&] { make_model(name, shape, 10, o); });
+        return error_of([&] { make_model(name, shape, 10, o); });
     };
     CHECK(contains(make("lenett", {28, 28, 1}), "'lenett' | did you mean 'lenet'?"));
     CHECK(contains(make("cnn-nmnist", {3, 3, 2}), "cnn-nmnist needs larger images"));
@@ -140,7 +127,7 @@ TEST_CASE("zoo: what does not exist or does not fit is named") {
     ZooOptions odd;
     odd.activation = "rlu";
     CHECK(contains(make("mlp", {28, 28, 1}, odd), "did you mean 'relu'?"));
-    CHECK(contains(message([] { default_neuron("lff"); }), "did you mean 'lif'?"));
+    CHECK(contains(error_of([] { default_neuron("lff"); }), "did you mean 'lif'?"));
 }
 
 TEST_CASE("forward: both orders, every thread count and every path give the same bits") {
@@ -253,7 +240,7 @@ TEST_CASE("forward: a recurrent layer by hand") {
     CHECK(spikes >= 2);
     CHECK(spikes <= 8);
     Tape tape(compute);
-    CHECK(contains(message([&] {
+    CHECK(contains(error_of([&] {
                        forward(compute, g, {}, Tensor::from(x, {10, 1, 1}), options, &tape);
                    }),
                    "recurrent"));
@@ -367,7 +354,7 @@ TEST_CASE("forward: shapes and options that do not fit are named") {
     const Graph g = rich_graph(false);
     Compute compute(Device{}, 1);
     const auto refused = [&](const Tensor& x, const ForwardOptions& options) {
-        return message([&] { forward(compute, g, {}, x, options); });
+        return error_of([&] { forward(compute, g, {}, x, options); });
     };
     CHECK(contains(refused(random_tensor({1, 5, 6, 2}, 1), {}),
                    "samples are [5, 6, 2], the network takes [6, 6, 2]"));
@@ -381,7 +368,7 @@ TEST_CASE("forward: shapes and options that do not fit are named") {
     CHECK(contains(refused(random_tensor({1, 6, 6, 2}, 1), observed), "step by step"));
     Graph ann = make_model("mlp", {2, 2, 1}, 3, {});
     ann.edges[1].delay = 1;
-    CHECK(contains(message([&] {
+    CHECK(contains(error_of([&] {
                        forward(compute, ann, {}, random_tensor({1, 2, 2, 1}, 1), {});
                    }),
                    "delayed edges need time"));
@@ -390,7 +377,7 @@ TEST_CASE("forward: shapes and options that do not fit are named") {
     ForwardOptions steps;
     steps.step_by_step = true;
     steps.T = 4;
-    CHECK(contains(message([&] {
+    CHECK(contains(error_of([&] {
                        forward(compute, exact, {}, random_tensor({1, 6, 6, 2}, 1), steps);
                    }),
                    "'s1' is exact"));

@@ -12,10 +12,6 @@ using namespace nc::test;
 
 namespace {
 
-bool contains(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
-}
-
 // Normal values whose distance from every kink is at least 0.05 (finite differences reach 0.002).
 Tensor smooth(const Shape& shape, uint64_t seed, const std::vector<double>& kinks = {0}) {
     std::vector<double> values = normal_values<double>(shape.elements(), seed);

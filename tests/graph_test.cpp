@@ -7,10 +7,6 @@ using namespace nc::test;
 
 namespace {
 
-bool contains(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
-}
-
 Tensor zeros(const Shape& shape) {
     return Tensor::full<float>(shape, 0);
 }

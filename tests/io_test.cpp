@@ -36,10 +36,6 @@ Bytes random_bytes(size_t n, uint64_t seed) {
     return out;
 }
 
-bool contains(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
-}
-
 }  // namespace
 
 TEST_CASE("a file is written whole and read back, over an existing one too") {

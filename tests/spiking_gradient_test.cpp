@@ -14,10 +14,6 @@ using kernels::Surrogate;
 
 namespace {
 
-bool contains(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
-}
-
 template <class F>
 Tensor normal(const Shape& shape, uint64_t seed, double scale = 1, double shift = 0) {
     std::vector<F> values = normal_values<F>(shape.elements(), seed, scale);

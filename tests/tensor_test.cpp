@@ -14,10 +14,6 @@ using namespace nc::test;
 
 namespace {
 
-bool contains(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
-}
-
 Tensor normal(const Shape& shape, uint64_t seed) {
     return Tensor::from(normal_values(shape.elements(), seed), shape);
 }

@@ -78,19 +78,6 @@ TrainOptions few_epochs(int epochs = 3) {
     return o;
 }
 
-std::string message(const std::function<void()>& body) {
-    try {
-        body();
-    } catch (const Error& e) {
-        return std::string(e.what()) + " | " + e.hint;
-    }
-    return "nothing was thrown";
-}
-
-bool contains(const std::string& text, const std::string& part) {
-    return text.find(part) != std::string::npos;
-}
-
 // A file name that is gone afterwards.
 struct TemporaryFile {
     std::string path;
@@ -209,7 +196,7 @@ TEST_CASE("train: a checkpoint exists from the first step on, and refuses what d
     CHECK(same_graph(saved.graph, t.graph));
 
     const auto resume = [&](const Graph& graph, const TrainOptions& o, const Model& m) {
-        return message([&] { train(compute, graph, {}, *data, nullptr, o, {}, &m); });
+        return error_of([&] { train(compute, graph, {}, *data, nullptr, o, {}, &m); });
     };
     TrainOptions other = options;
     other.optim.lr = 0.5;
@@ -237,7 +224,7 @@ TEST_CASE("train: a loss that is no number names epoch and step") {
     options.optim.kind = OptimOptions::Kind::sgd;
     options.optim.lr = 1e30;
     const std::string what =
-        message([&] { train(compute, small_net("relu"), {}, *data, nullptr, options); });
+        error_of([&] { train(compute, small_net("relu"), {}, *data, nullptr, options); });
     CHECK(contains(what, "in epoch 1, step "));
     CHECK(contains(what, "learning rate"));
 }
@@ -248,7 +235,7 @@ TEST_CASE("train: options and data that make no sense are refused") {
     const auto refused = [&](auto change) {
         TrainOptions options = few_epochs(1);
         change(options);
-        return message([&] { train(compute, small_net("if"), {}, *data, nullptr, options); });
+        return error_of([&] { train(compute, small_net("if"), {}, *data, nullptr, options); });
     };
     CHECK(contains(refused([](TrainOptions& o) { o.T = 0; }), "T must be at least 1: 0"));
     CHECK(contains(refused([](TrainOptions& o) { o.batch = 0; }), "batch"));
@@ -256,7 +243,7 @@ TEST_CASE("train: options and data that make no sense are refused") {
     CHECK(contains(refused([](TrainOptions& o) { o.ema = 1; }), "ema"));
     CHECK(contains(refused([](TrainOptions& o) { o.ann_frames = "max"; }), "'max'"));
     const Graph wide = make_model("mlp", {8, 8, 1}, 7, {});
-    CHECK(contains(message([&] { train(compute, wide, {}, *data, nullptr, few_epochs(1)); }),
+    CHECK(contains(error_of([&] { train(compute, wide, {}, *data, nullptr, few_epochs(1)); }),
                    "[7] values for 4 classes"));
 }
 
