@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "kernels/backend.h"
 #include "kernels/families.h"
 
 namespace nc::kernels {
@@ -153,7 +154,7 @@ const char* why_unusable(const char* name) {
     if (std::strcmp(name, "avx2") == 0) return "this processor lacks AVX2, FMA or BMI2";
     if (std::strcmp(name, "avx512") == 0) return "this processor lacks AVX-512 F, BW, DQ, VL or CD";
     if (std::strcmp(name, "cuda") == 0 || std::strcmp(name, "cuda-vendor") == 0)
-        return "this build has no CUDA kernels, or no CUDA device is present";
+        return why_no_cuda();
     return "no such table; there are reference, sse2, avx2, avx512";
 }
 

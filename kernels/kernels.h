@@ -17,14 +17,20 @@
 
 namespace nc::kernels {
 
+// How gemm and conv of cuda-vendor round what they multiply: not at all, to tf32, or to bf16; sums are
+// fp32 in all of them. Other tables have fp32 only.
+enum class Precision : int { fp32, tf32, bf16 };
+
 // Where and how a kernel runs. Owned by engine's Compute; one kernel at a time uses a Queue.
 struct Queue {
     int threads = 1;           // CPU tables: worker threads a kernel may use
     char* scratch = nullptr;   // 64-byte aligned, at least what the kernel's *_scratch() asked for
     size_t scratch_bytes = 0;  //
     void* stream = nullptr;    // CUDA tables: cudaStream_t
-    void* handles = nullptr;   // CUDA tables: library handles
-    int status = 0;            // CUDA tables: the last launch's cudaError_t
+    void* handles = nullptr;   // cuda-vendor: library handles
+    int device = 0;            // CUDA tables: which card
+    int status = 0;            // CUDA tables: the first error of a launch (cudaError_t)
+    Precision precision = Precision::fp32;
 };
 
 // ----------------------------------------------------------------------------------------------
@@ -97,8 +103,8 @@ struct ConvShape {
     size_t pad_h = 0, pad_w = 0;  // on both sides
     size_t dilation_h = 1, dilation_w = 1;
     size_t groups = 1;
-    size_t out_h() const { return (h + 2 * pad_h - dilation_h * (kh - 1) - 1) / stride_h + 1; }
-    size_t out_w() const { return (w + 2 * pad_w - dilation_w * (kw - 1) - 1) / stride_w + 1; }
+    constexpr size_t out_h() const { return (h + 2 * pad_h - dilation_h * (kh - 1) - 1) / stride_h + 1; }
+    constexpr size_t out_w() const { return (w + 2 * pad_w - dilation_w * (kw - 1) - 1) / stride_w + 1; }
 };
 
 // Bound: forward (kh kw cin/groups + 2) eps sum |x||w|; backward likewise with its own number of
@@ -120,8 +126,8 @@ struct PoolShape {
     size_t n, h, w, c;
     size_t kh, kw, stride_h, stride_w;
     size_t pad_h = 0, pad_w = 0;
-    size_t out_h() const { return (h + 2 * pad_h - kh) / stride_h + 1; }
-    size_t out_w() const { return (w + 2 * pad_w - kw) / stride_w + 1; }
+    constexpr size_t out_h() const { return (h + 2 * pad_h - kh) / stride_h + 1; }
+    constexpr size_t out_w() const { return (w + 2 * pad_w - kw) / stride_w + 1; }
 };
 
 // average: the window's values are added by row then column, then multiplied once by F(1 / (kh

@@ -1,5 +1,5 @@
-// The whole of a build without CUDA: there is no CUDA table.
-#include "kernels/kernels.h"
+// The whole of a build without CUDA: there is no CUDA table and no backend.
+#include "kernels/backend.h"
 
 namespace nc::kernels {
 
@@ -8,6 +8,12 @@ const Table<float>* cuda() {
 }
 const Table<float>* cuda_vendor() {
     return nullptr;
+}
+const Backend* cuda_backend() {
+    return nullptr;
+}
+const char* why_no_cuda() {
+    return "this build has no CUDA: it was made without nvcc";
 }
 
 }  // namespace nc::kernels

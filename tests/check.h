@@ -16,7 +16,14 @@
 #include <vector>
 
 #include "engine/error.h"
+#include "kernels/backend.h"
 #include "kernels/kernels.h"
+
+// The CUDA kernels compiled for the host (tests/cuda_emulation.h), with a device of host memory.
+namespace nc::kernels::on_cuda_emulated {
+const Table<float>& table();
+const Backend& backend();
+}  // namespace nc::kernels::on_cuda_emulated
 
 namespace nc::test {
 
@@ -163,10 +170,11 @@ inline bool contains(const std::string& text, const std::string& part) {
     return text.find(part) != std::string::npos;
 }
 
-// A Queue with its own scratch.
+// A Queue with its own scratch. A kernel that failed to run fails the test.
 class TestQueue : public kernels::Queue {
  public:
     explicit TestQueue(int thread_count = 1) { threads = thread_count; }
+    ~TestQueue() { CHECK(status == 0); }
     void reserve(size_t bytes) {
         memory_.assign(bytes + 64, char(0x7f));
         scratch = memory_.data() + (64 - reinterpret_cast<uintptr_t>(memory_.data()) % 64) % 64;
@@ -177,14 +185,15 @@ class TestQueue : public kernels::Queue {
     std::vector<char> memory_;
 };
 
-// Every table but the reference that runs on host pointers here; CUDA tables are driven by their
-// own cases.
-inline std::vector<const kernels::Table<float>*> cpu_tables() {
+// Every table but the reference that can be given this process's pointers: those of the CPU, the CUDA
+// kernels in emulation.
+inline std::vector<const kernels::Table<float>*> tables_to_test() {
     size_t count = 0;
     const auto* tables = kernels::usable(&count);
     std::vector<const kernels::Table<float>*> out;
     for (size_t i = 1; i < count; ++i)
         if (!tables[i]->cuda) out.push_back(tables[i]);
+    out.push_back(&kernels::on_cuda_emulated::table());
     return out;
 }
 

@@ -315,7 +315,7 @@ TEST_CASE("convert: LeNet on real images, the same spikes on every instruction s
         }
         CHECK(m.accuracy_at_t == first.accuracy_at_t);
     };
-    auto tables = test::cpu_tables();
+    auto tables = test::tables_to_test();
     tables.push_back(&kernels::reference());
     for (const auto* table : tables) {
         Compute other(*table);

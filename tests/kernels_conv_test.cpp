@@ -123,7 +123,7 @@ void check_shape(const ConvShape& s, uint64_t seed, bool threads) {
     const auto expected = run(kernels::reference().conv, 1, s, x, w, bias, dy);
     const Sizes<float> size(s, x, w, bias, dy);
     CAPTURE(describe(s));
-    for (const auto* table : cpu_tables()) {
+    for (const auto* table : tables_to_test()) {
         CAPTURE(table->name);
         const auto got = run(table->conv, 1, s, x, w, bias, dy);
         check_bounds(s, got, expected, size);

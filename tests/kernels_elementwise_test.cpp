@@ -67,14 +67,14 @@ void check_bitwise(const Table<float>& table, size_t n, int threads) {
 }  // namespace
 
 TEST_CASE("elementwise kernels give the reference's bits") {
-    for (const auto* table : cpu_tables()) {
+    for (const auto* table : tables_to_test()) {
         for (const size_t n : sizes) check_bitwise(*table, n, 1);
         check_bitwise(*table, 100003, 3);
     }
 }
 
 TEST_CASE("elementwise kernels work in place") {
-    for (const auto* table : cpu_tables())
+    for (const auto* table : tables_to_test())
         for (const size_t n : sizes) {
             const auto a = wild_values(n, 1), b = wild_values(n, 2);
             const float row[] = {1, -0.0f, 3};
@@ -100,7 +100,7 @@ TEST_CASE("row kernels give the reference's bits") {
                            {70, 6},  {9, 7},   {41, 10},  {17, 16},   {5, 17},   {3, 33},
                            {2, 100}, {3, 250}, {2, 1023}, {9000, 10}, {300, 400}};
     using E = const Elementwise<float>&;
-    for (const auto* table : cpu_tables())
+    for (const auto* table : tables_to_test())
         for (const Rows& shape : shapes) {
             const size_t rows = shape.rows, cols = shape.cols;
             INFO("rows " << rows << " cols " << cols);
@@ -155,7 +155,7 @@ TEST_CASE("silu, gelu, sigmoid and tanh stay within 4 ulp over all floats") {
         x.push_back(v);
     const size_t n = x.size();
     std::vector<float> want(n);
-    for (const auto* table : cpu_tables())
+    for (const auto* table : tables_to_test())
         for (const Activation kind : bounded) {
             INFO(std::string(table->name) << " activation " << int(kind));
             TestQueue q(2);
@@ -184,7 +184,7 @@ TEST_CASE("gradients of silu, gelu, sigmoid and tanh stay within 4 ulp of 1") {
     const size_t n = x.size();
     const auto dy = hard_values(n, 5);
     std::vector<float> want(n);
-    for (const auto* table : cpu_tables())
+    for (const auto* table : tables_to_test())
         for (const Activation kind : bounded) {
             INFO(std::string(table->name) << " activation " << int(kind));
             TestQueue q(2);
@@ -206,7 +206,7 @@ TEST_CASE("gradients of silu, gelu, sigmoid and tanh stay within 4 ulp of 1") {
 
 TEST_CASE("prelu gradients: dx bitwise, dslope within the bound of a blocked sum") {
     const Rows shapes[] = {{0, 3}, {1, 1}, {7, 6}, {1000, 1}, {333, 10}, {20001, 6}, {50, 64}};
-    for (const auto* table : cpu_tables())
+    for (const auto* table : tables_to_test())
         for (const Rows& shape : shapes) {
             const size_t rows = shape.rows, cols = shape.cols;
             INFO(std::string(table->name) << " rows " << rows << " cols " << cols);

@@ -72,7 +72,7 @@ void check_case(const Case& t, uint64_t seed, bool threads) {
     const std::vector<float> c = hard_values(t.m * t.n, seed + 3);
     const auto expected = run(kernels::reference(), 1, t, a, b, bias, c);
     const auto size = magnitude(t, a, b, bias, c);
-    for (const auto* table : cpu_tables()) {
+    for (const auto* table : tables_to_test()) {
         CAPTURE(table->name);
         CAPTURE(t.m);
         CAPTURE(t.n);
@@ -148,7 +148,7 @@ TEST_CASE("gemm: integers up to 2^24 are exact") {
                 sum += int64_t(a[i * t.k + p]) * int64_t(b[j * t.k + p]);
             exact[i * t.n + j] = float(sum);
         }
-    for (const auto* table : cpu_tables()) {
+    for (const auto* table : tables_to_test()) {
         CAPTURE(table->name);
         CHECK(run(*table, 1, t, ga, gb, gbias, exact) == exact);
     }

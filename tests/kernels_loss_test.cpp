@@ -21,7 +21,7 @@ double relative(double below_top, size_t cols) {
 }  // namespace
 
 TEST_CASE("softmax stays within its bound and sums to 1") {
-    for (const auto* table : cpu_tables())
+    for (const auto* table : tables_to_test())
         for (const size_t cols : sizes)
             for (const size_t rows : row_counts) {
                 INFO(std::string(table->name) << " rows " << rows << " cols " << cols);
@@ -52,7 +52,7 @@ TEST_CASE("softmax stays within its bound and sums to 1") {
 }
 
 TEST_CASE("cross-entropy and its gradient stay within their bounds") {
-    for (const auto* table : cpu_tables())
+    for (const auto* table : tables_to_test())
         for (const size_t cols : sizes)
             for (const size_t rows : row_counts)
                 for (const float smoothing : {0.0f, 0.1f}) {
@@ -122,7 +122,7 @@ TEST_CASE("cross-entropy by hand") {
 }
 
 TEST_CASE("optimiser steps give the reference's bits") {
-    for (const auto* table : cpu_tables()) {
+    for (const auto* table : tables_to_test()) {
         std::vector<size_t> all(std::begin(sizes), std::end(sizes));
         all.push_back(70001);
         for (const size_t n : all)

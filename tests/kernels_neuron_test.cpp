@@ -161,7 +161,7 @@ constexpr size_t rules = 128;
 }  // namespace
 
 TEST_CASE("neuron forward equals the reference bit for bit") {
-    for (const auto* table : test::cpu_tables()) {
+    for (const auto* table : test::tables_to_test()) {
         CAPTURE(table->name);
         uint64_t seed = 1;
         for (size_t size : test::sizes)
@@ -183,7 +183,7 @@ TEST_CASE("neuron forward equals the reference bit for bit") {
 }
 
 TEST_CASE("neuron forward of the signed and the exact rule equals the reference bit for bit") {
-    for (const auto* table : test::cpu_tables())
+    for (const auto* table : test::tables_to_test())
         for (size_t k = 0; k < 8; ++k)
             for (size_t size : test::sizes) {
                 CAPTURE(table->name);
@@ -198,7 +198,7 @@ TEST_CASE("neuron forward of the signed and the exact rule equals the reference 
 }
 
 TEST_CASE("neuron backward equals the reference, whatever the number of threads") {
-    for (const auto* table : test::cpu_tables()) {
+    for (const auto* table : test::tables_to_test()) {
         CAPTURE(table->name);
         uint64_t seed = 1;
         for (size_t size : test::sizes)
@@ -225,7 +225,7 @@ TEST_CASE("neuron backward equals the reference, whatever the number of threads"
 }
 
 TEST_CASE("qcfs equals the reference bit for bit, and its threshold's gradient within a bound") {
-    for (const auto* table : test::cpu_tables())
+    for (const auto* table : test::tables_to_test())
         for (size_t size :
              {size_t(0), size_t(1), size_t(15), size_t(17), size_t(1000), size_t(5003)})
             for (size_t params : param_counts) {

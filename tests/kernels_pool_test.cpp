@@ -43,7 +43,7 @@ TEST_CASE("pooling and its gradients give the reference's bits") {
             ref.average_backward(plain, dy.data(), dx.data(), s);
             ref.max(plain, x.data(), top.data(), index.data(), s);
             ref.max_backward(plain, dy.data(), index.data(), dtop.data(), s);
-            for (const auto* table : cpu_tables())
+            for (const auto* table : tables_to_test())
                 for (const int threads : {1, 3}) {
                     INFO(std::string(table->name)
                          << " " << s.n << "x" << s.h << "x" << s.w << "x" << c << " window " << s.kh
@@ -72,7 +72,7 @@ TEST_CASE("pooling and its gradients give the reference's bits") {
 TEST_CASE("large pools do not depend on the number of threads") {
     const PoolShape shapes[] = {{16, 32, 32, 16, 2, 2, 2, 2}, {16, 28, 28, 6, 2, 2, 2, 2}};
     for (const PoolShape& s : shapes)
-        for (const auto* table : cpu_tables()) {
+        for (const auto* table : tables_to_test()) {
             const size_t in = s.n * s.h * s.w * s.c, out = s.n * s.out_h() * s.out_w() * s.c;
             const auto x = tied_values(in, 1), dy = hard_values(out, 2);
             std::vector<float> y, dx;
@@ -144,7 +144,7 @@ TEST_CASE("augmentation gives the reference's bits") {
             reference().image.augment(plain, images.data(), samples.data(), scale.data(),
                                       shift.data(), want.data(), n, h, w, c);
             CHECK(want[0] == float(images[0]) * scale[0] + shift[0]);
-            for (const auto* table : cpu_tables())
+            for (const auto* table : tables_to_test())
                 for (const int threads : {1, 3}) {
                     INFO(std::string(table->name) << " " << h << "x" << w << "x" << c);
                     TestQueue q(threads);

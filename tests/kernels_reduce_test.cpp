@@ -31,7 +31,7 @@ TEST_CASE("sums stay within the bound of their tree, whatever the threads") {
         TestQueue plain;
         std::vector<float> want(cols), agreed;
         reference().reduce.sum_rows(plain, a.data(), want.data(), rows, cols);
-        for (const auto* table : cpu_tables())
+        for (const auto* table : tables_to_test())
             for (const int threads : {1, 2, 3}) {
                 INFO(std::string(table->name)
                      << " rows " << rows << " cols " << cols << " threads " << threads);
@@ -64,7 +64,7 @@ TEST_CASE("sum and sum of squares of a whole array") {
         }
         std::vector<float> sums;
         std::vector<double> square_sums;
-        for (const auto* table : cpu_tables())
+        for (const auto* table : tables_to_test())
             for (const int threads : {1, 2, 3}) {
                 INFO(std::string(table->name) << " n " << n);
                 TestQueue q(threads), plain;
@@ -91,7 +91,7 @@ TEST_CASE("sum and sum of squares of a whole array") {
 
 TEST_CASE("argmax finds the first of equals, ties and NaN included") {
     const float inf = std::numeric_limits<float>::infinity();
-    for (const auto* table : cpu_tables())
+    for (const auto* table : tables_to_test())
         for (const size_t cols : sizes)
             for (const size_t rows : {size_t(1), size_t(5), size_t(200)}) {
                 if (cols == 0) continue;
@@ -139,7 +139,7 @@ TEST_CASE("batch norm stays within its bounds on every table, whatever the threa
         ref.backward_input(plain, x.data(), dy.data(), mean.data(), variance.data(), nullptr, eps,
                            dgamma.data(), dbeta.data(), constant_dx.data(), rows, cols, 0);
         std::vector<std::vector<float>> agreed;
-        for (const auto* table : cpu_tables())
+        for (const auto* table : tables_to_test())
             for (const int threads : {1, 3}) {
                 INFO(std::string(table->name)
                      << " rows " << rows << " cols " << cols << " threads " << threads);

@@ -13,7 +13,7 @@ using nc::test::TestQueue;
 namespace {
 
 std::vector<const Table<float>*> tables() {
-    auto all = test::cpu_tables();
+    auto all = test::tables_to_test();
     all.insert(all.begin(), &reference());
     return all;
 }

@@ -1,0 +1,230 @@
+// The elementwise family on CUDA: one thread an element, a few more steps where the grid is smaller.
+//
+// Bitwise like the reference for + - * / and comparisons; the transcendental activations are computed in
+// double, as the reference does.
+#include "kernels/sum_cuda.cuh"
+
+namespace nc::kernels::NC_CUDA {
+namespace {
+
+constexpr unsigned threads = 256;
+
+// out[i] = op(i) for every i; op is a struct of pointers with a call operator.
+template <class Op>
+__global__ void map(Op op, float* out, size_t n) {
+    for (size_t i = global_thread(); i < n; i += global_threads()) out[i] = op(i);
+}
+
+template <class Op>
+void run(Queue& queue, Op op, float* out, size_t n) {
+    launch(map<Op>, dim3(blocks_for(n, threads)), dim3(threads), queue, op, out, n);
+}
+
+struct Fill {
+    float value;
+    __device__ float operator()(size_t) const { return value; }
+};
+struct Add {
+    const float *a, *b;
+    __device__ float operator()(size_t i) const { return a[i] + b[i]; }
+};
+struct Sub {
+    const float *a, *b;
+    __device__ float operator()(size_t i) const { return a[i] - b[i]; }
+};
+struct Mul {
+    const float *a, *b;
+    __device__ float operator()(size_t i) const { return a[i] * b[i]; }
+};
+struct Div {
+    const float *a, *b;
+    __device__ float operator()(size_t i) const { return a[i] / b[i]; }
+};
+struct Scale {
+    const float* a;
+    float s;
+    __device__ float operator()(size_t i) const { return a[i] * s; }
+};
+struct AddScaled {
+    const float *a, *b;
+    float s;
+    __device__ float operator()(size_t i) const { return a[i] + b[i] * s; }  // no fma: --fmad=false
+};
+struct Clamp {
+    const float* a;
+    float low, high;
+    __device__ float operator()(size_t i) const {
+        return a[i] < low ? low : a[i] > high ? high : a[i];
+    }
+};
+struct AddRow {
+    const float *a, *row;
+    size_t cols;
+    __device__ float operator()(size_t i) const { return a[i] + row[i % cols]; }
+};
+struct MulRow {
+    const float *a, *row;
+    size_t cols;
+    __device__ float operator()(size_t i) const { return a[i] * row[i % cols]; }
+};
+
+__device__ double sigmoid_of(double x) {
+    return 1 / (1 + exp(-x));
+}
+__device__ double normal_cdf(double x) {
+    return 0.5 * erfc(-x * 0.70710678118654752);
+}
+
+struct Activate {
+    Activation kind;
+    float param;
+    const float* x;
+    __device__ float operator()(size_t i) const {
+        const float v = x[i];
+        switch (kind) {
+            case Activation::relu:
+                return v <= 0 ? 0.f : v;
+            case Activation::leaky_relu:
+                return v > 0 ? v : v * param;
+            case Activation::relu6:
+                return v <= 0 ? 0.f : v >= 6 ? 6.f : v;
+            case Activation::silu:
+                return v < -800 ? 0.f : float(v * sigmoid_of(v));
+            case Activation::gelu:
+                return v < -40 ? 0.f : float(v * normal_cdf(v));
+            case Activation::sigmoid:
+                return float(sigmoid_of(v));
+            case Activation::tanh:
+                return float(tanh(double(v)));
+        }
+        return v;
+    }
+};
+
+struct ActivateBackward {
+    Activation kind;
+    float param;
+    const float *x, *dy;
+    __device__ float operator()(size_t i) const {
+        const float v = x[i], g = dy[i];
+        switch (kind) {
+            case Activation::relu:
+                return v <= 0 ? 0.f : g;
+            case Activation::leaky_relu:
+                return v > 0 ? g : g * param;
+            case Activation::relu6:
+                return v <= 0 || v >= 6 ? 0.f : g;
+            case Activation::silu: {
+                if (v < -800 || v > 800) return v < 0 ? 0.f : g;  // no inf * 0
+                const double s = sigmoid_of(v);
+                return float(g * (s * (1 + double(v) * sigmoid_of(-double(v)))));
+            }
+            case Activation::gelu: {
+                if (v < -40) return 0.f;
+                const double density = 0.3989422804014327 * exp(-0.5 * double(v) * double(v));
+                return float(g * (normal_cdf(v) + (density == 0 ? 0 : double(v) * density)));
+            }
+            case Activation::sigmoid:
+                return float(g * (sigmoid_of(v) * sigmoid_of(-double(v))));
+            case Activation::tanh: {
+                const double t = tanh(double(v));
+                return float(g * (1 - t * t));
+            }
+        }
+        return g;
+    }
+};
+
+struct Prelu {
+    const float *x, *slope;
+    size_t cols;
+    __device__ float operator()(size_t i) const {
+        return x[i] > 0 ? x[i] : x[i] * slope[i % cols];
+    }
+};
+struct PreluBackward {
+    const float *x, *slope, *dy;
+    size_t cols;
+    __device__ float operator()(size_t i) const {
+        return x[i] > 0 ? dy[i] : dy[i] * slope[i % cols];
+    }
+};
+struct SlopeTerm {
+    const float *x, *dy;
+    size_t cols;
+    __device__ Terms<1> operator()(size_t r, size_t c) const {
+        const size_t i = r * cols + c;
+        return {{x[i] > 0 ? 0.f : x[i] * dy[i]}};
+    }
+};
+
+void fill(Queue& q, float value, float* out, size_t n) {
+    run(q, Fill{value}, out, n);
+}
+void add(Queue& q, const float* a, const float* b, float* out, size_t n) {
+    run(q, Add{a, b}, out, n);
+}
+void sub(Queue& q, const float* a, const float* b, float* out, size_t n) {
+    run(q, Sub{a, b}, out, n);
+}
+void mul(Queue& q, const float* a, const float* b, float* out, size_t n) {
+    run(q, Mul{a, b}, out, n);
+}
+void div(Queue& q, const float* a, const float* b, float* out, size_t n) {
+    run(q, Div{a, b}, out, n);
+}
+void scale(Queue& q, const float* a, float s, float* out, size_t n) {
+    run(q, Scale{a, s}, out, n);
+}
+void add_scaled(Queue& q, const float* a, const float* b, float s, float* out, size_t n) {
+    run(q, AddScaled{a, b, s}, out, n);
+}
+void clamp(Queue& q, const float* a, float low, float high, float* out, size_t n) {
+    run(q, Clamp{a, low, high}, out, n);
+}
+void add_row(Queue& q, const float* a, const float* row, float* out, size_t rows, size_t cols) {
+    run(q, AddRow{a, row, cols}, out, rows * cols);
+}
+void mul_row(Queue& q, const float* a, const float* row, float* out, size_t rows, size_t cols) {
+    run(q, MulRow{a, row, cols}, out, rows * cols);
+}
+void activate(Queue& q, Activation kind, float param, const float* x, float* y, size_t n) {
+    run(q, Activate{kind, param, x}, y, n);
+}
+void activate_backward(Queue& q, Activation kind, float param, const float* x, const float* dy,
+                       float* dx, size_t n) {
+    run(q, ActivateBackward{kind, param, x, dy}, dx, n);
+}
+void prelu(Queue& q, const float* x, const float* slope, float* y, size_t rows, size_t cols) {
+    run(q, Prelu{x, slope, cols}, y, rows * cols);
+}
+void prelu_backward(Queue& q, const float* x, const float* slope, const float* dy, float* dx,
+                    float* dslope, size_t rows, size_t cols) {
+    run(q, PreluBackward{x, slope, dy, cols}, dx, rows * cols);
+    sum_columns<1>(q, SlopeTerm{x, dy, cols}, StoreColumn{dslope}, rows, cols);
+}
+size_t prelu_backward_scratch(size_t rows, size_t cols) {
+    return column_scratch(rows, cols, 1);
+}
+
+}  // namespace
+
+Elementwise<float> elementwise() {
+    return {.fill = fill,
+            .add = add,
+            .sub = sub,
+            .mul = mul,
+            .div = div,
+            .scale = scale,
+            .add_scaled = add_scaled,
+            .clamp = clamp,
+            .add_row = add_row,
+            .mul_row = mul_row,
+            .activate = activate,
+            .activate_backward = activate_backward,
+            .prelu = prelu,
+            .prelu_backward = prelu_backward,
+            .prelu_backward_scratch = prelu_backward_scratch};
+}
+
+}  // namespace nc::kernels::NC_CUDA
