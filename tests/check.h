@@ -30,6 +30,19 @@ namespace nc::test {
 // The sizes every kernel is tried at.
 inline const size_t sizes[] = {0, 1, 3, 7, 8, 9, 15, 16, 17, 31, 32, 33, 64, 1000};
 
+// Compiled with the address sanitizer.
+#if defined(__SANITIZE_ADDRESS__)
+inline constexpr bool sanitized = true;
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+inline constexpr bool sanitized = true;
+#else
+inline constexpr bool sanitized = false;
+#endif
+#else
+inline constexpr bool sanitized = false;
+#endif
+
 // n values between two walls of a known pattern; ok() is false once a kernel wrote outside. Starts
 // filled with a pattern too (a NaN as a float), so an output that was not written shows.
 template <class T>
@@ -185,8 +198,8 @@ class TestQueue : public kernels::Queue {
     std::vector<char> memory_;
 };
 
-// Every table but the reference that can be given this process's pointers: those of the CPU, the CUDA
-// kernels in emulation.
+// Every table but the reference that can be given this process's pointers: those of the CPU, the
+// CUDA kernels in emulation.
 inline std::vector<const kernels::Table<float>*> tables_to_test() {
     size_t count = 0;
     const auto* tables = kernels::usable(&count);

@@ -282,7 +282,10 @@ TEST_CASE("convert: LeNet on real images, the same spikes on every instruction s
     if (!data) return test::skip("neither fashion-mnist nor mnist is here");
     const bool full = std::getenv("NC_FULL") != nullptr;
     Compute compute(Device{}, 1);
-    const auto training = leading(*data->train, 3000), held = leading(*data->test, 500);
+    // A sanitizer makes this case ten times slower and looks at the same code on fewer images.
+    const size_t share = test::sanitized ? 5 : 1;
+    const auto training = leading(*data->train, 3000 / share);
+    const auto held = leading(*data->test, 500 / share);
     Model model;
     model.graph = make_model("lenet", Shape{28, 28, 1}, 10, {});
     TrainOptions ann;
@@ -293,11 +296,12 @@ TEST_CASE("convert: LeNet on real images, the same spikes on every instruction s
     options.T = 8;
     options.qcfs_epochs = options.if_epochs = 1;
     const Converted c = convert(compute, model, *training, held.get(), options);
-    CHECK(*c.statistics.ann_accuracy > 70);  // chance is 10
-    CHECK(*c.statistics.if_accuracy > 70);
+    const double floor = test::sanitized ? 50 : 70;  // chance is 10
+    CHECK(*c.statistics.ann_accuracy > floor);
+    CHECK(*c.statistics.if_accuracy > floor);
     CHECK(*c.statistics.sparsity > 50);
 
-    const auto images = leading(*data->test, full ? 1000 : 40);
+    const auto images = leading(*data->test, full ? 1000 : 40 / share);
     MeasureOptions measure;
     measure.T = 8;
     measure.hash = true;
