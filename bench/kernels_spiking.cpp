@@ -216,7 +216,7 @@ NamedCase count_case() {
                 for (uint64_t& b : d->bits) b = random();
                 Case c = {.operations = 0,
                           .bytes = 8.0 * double(d->bits.size()),
-                          .scratch = nullptr,
+                          .scratch = [](const Table& t, int) { return t.spike.count_scratch(); },
                           .run =
                               [d](const Table& t, Queue& q) {
                                   d->result = t.spike.count(q, d->bits.data(), d->bits.size());

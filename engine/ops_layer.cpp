@@ -52,6 +52,7 @@ Tensor pack_for_events(Compute& compute, const CanonicalInput& input, size_t out
         using F = decltype(zero);
         const auto& spike = compute.kernels<F>().spike;
         spike.pack(compute.queue, input.x.data<F>(), bits.data<uint64_t>(), rows, channels);
+        compute.reserve(spike.count_scratch());
         return double(spike.count(compute.queue, bits.data<uint64_t>(), rows * words));
     });
     const bool sparse = spikes < event_rate(outputs) * double(input.x.elements());

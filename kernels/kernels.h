@@ -259,7 +259,17 @@ struct Spike {
     // Only for cin / groups with groups == 1; bits [n * h * w, 1, words].
     void (*conv_event)(Queue&, const uint64_t* bits, const F* w, const F* bias, F* y,
                        const ConvShape&);
-    uint64_t (*count)(Queue&, const uint64_t* bits, size_t words);  // set bits
+    uint64_t (*count)(Queue&, const uint64_t* bits, size_t words);  // set bits; waits for them
+    size_t (*count_scratch)();
+    // The event sums in any order, for throughput and training, never for verification. Finite
+    // weights only. Bound, with n = kh kw cin or groups * channels inputs, every cin or channels
+    // rounded up to 16: (6 n + 8) eps (|bias| + sum of |w| over spikes) + n (2^-39 max |w| of the
+    // output + 2^-149). Tables without tensor cores give the event sums.
+    void (*linear_split)(Queue&, const uint64_t* bits, const F* w, const F* bias, F* y, size_t rows,
+                         size_t groups, size_t channels, size_t out);
+    void (*conv_split)(Queue&, const uint64_t* bits, const F* w, const F* bias, F* y,
+                       const ConvShape&);
+    size_t (*split_scratch)(size_t inputs, size_t out);
 };
 
 // ----------------------------------------------------------------------------------------------

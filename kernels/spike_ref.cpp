@@ -119,6 +119,13 @@ uint64_t count(Queue&, const uint64_t* bits, size_t words) {
     return n;
 }
 
+size_t no_count_scratch() {
+    return 0;
+}
+size_t no_split_scratch(size_t, size_t) {
+    return 0;
+}
+
 }  // namespace
 
 template <class F>
@@ -129,7 +136,11 @@ Spike<F> reference_spike() {
             .linear_event = linear_event<F>,
             .conv_dense = conv_dense<F>,
             .conv_event = conv_event<F>,
-            .count = count};
+            .count = count,
+            .count_scratch = no_count_scratch,
+            .linear_split = linear_event<F>,
+            .conv_split = conv_event<F>,
+            .split_scratch = no_split_scratch};
 }
 template Spike<float> reference_spike<float>();
 template Spike<double> reference_spike<double>();

@@ -206,6 +206,13 @@ static void linear_event(Queue& queue, const uint64_t* bits, const float* w, con
         {.n = rows, .h = groups, .w = 1, .cin = channels, .kh = groups, .kw = 1, .cout = out});
 }
 
+static size_t no_count_scratch() {
+    return 0;
+}
+static size_t no_split_scratch(size_t, size_t) {
+    return 0;
+}
+
 Spike<float> spike() {
     return {.pack = pack,
             .unpack = unpack,
@@ -213,7 +220,11 @@ Spike<float> spike() {
             .linear_event = linear_event,
             .conv_dense = spike_conv_dense(),
             .conv_event = conv_event,
-            .count = count};
+            .count = count,
+            .count_scratch = no_count_scratch,
+            .linear_split = linear_event,
+            .conv_split = conv_event,
+            .split_scratch = no_split_scratch};
 }
 
 }  // namespace nc::kernels::NC_ISA

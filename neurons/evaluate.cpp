@@ -11,9 +11,11 @@ namespace nc {
 namespace {
 
 uint64_t count_spikes(Compute& compute, const Observation& o) {
-    if (o.bits.defined())
-        return compute.kernels<float>().spike.count(compute.queue, o.bits.data<uint64_t>(),
-                                                    o.bits.elements());
+    if (o.bits.defined()) {
+        const auto& spike = compute.kernels<float>().spike;
+        compute.reserve(spike.count_scratch());
+        return spike.count(compute.queue, o.bits.data<uint64_t>(), o.bits.elements());
+    }
     const float* y = o.y.data<float>();
     return uint64_t(o.y.elements()) - uint64_t(std::count(y, y + o.y.elements(), 0.0f));
 }

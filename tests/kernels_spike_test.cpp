@@ -97,6 +97,7 @@ TEST_CASE("spikes pack and unpack to the same bits on every table") {
                     set += x[i] != 0;
                 }
                 CHECK(wrong == 0);
+                three.reserve(table->spike.count_scratch());
                 CHECK(table->spike.count(three, bits, words) == set);
                 CHECK((bits.ok() && out.ok()));
             }
