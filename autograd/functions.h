@@ -36,9 +36,11 @@ struct BatchStatistics {
     Tensor mean, variance;  // of the batch, biased
     size_t rows = 0;
 };
-// training: normalises by the batch and fills *batch; else by the running mean and variance.
+// training: normalises by the batch and fills *batch; else by the running mean and variance. relu:
+// a ReLU follows, in the same pass and without keeping what it takes.
 Var batch_norm(Compute&, Tape*, const Var& x, const Var& gamma, const Var& beta, const Tensor& mean,
-               const Tensor& variance, double eps, bool training, BatchStatistics* batch);
+               const Tensor& variance, double eps, bool training, BatchStatistics* batch,
+               bool relu = false);
 Var softmax(Compute&, Tape*, const Var& logits);
 // Mean over rows of the cross-entropy; [1].
 Var cross_entropy(Compute&, Tape*, const Var& logits, const std::vector<int32_t>& labels,
@@ -50,7 +52,7 @@ struct Scan {
     size_t T = 1;
     bool constant_input =
         false;  // x is [N, ...], the same at every step; else [T, N, ...] folded to [T * N, ...]
-    bool values = true;          // make y; without, only packed spikes
+    bool values = true;  // make y; without, only packed spikes
     // In and out, [N, ...]; undefined: starts at v0 and receives the membrane. Inference only.
     Tensor* membrane = nullptr;
 };

@@ -74,7 +74,7 @@ Var max_pool(Compute& compute, Tape* tape, const Var& x, const ops::PoolOptions&
 
 Var batch_norm(Compute& compute, Tape* tape, const Var& x, const Var& gamma, const Var& beta,
                const Tensor& mean, const Tensor& variance, double eps, bool training,
-               BatchStatistics* batch) {
+               BatchStatistics* batch, bool relu) {
     const size_t rows = rows_of(x.value);
     if (training && rows == 0)
         fail("batch_norm", "no statistics of an empty batch " + shape_text(x.value));
@@ -83,15 +83,16 @@ Var batch_norm(Compute& compute, Tape* tape, const Var& x, const Var& gamma, con
         used = ops::norm_statistics(compute, x.value);
         if (batch != nullptr) *batch = {used.mean, used.variance, rows};
     }
-    Tensor y = ops::normalise(compute, x.value, used, gamma.value, beta.value, eps);
+    Tensor y = ops::normalise(compute, x.value, used, gamma.value, beta.value, eps, relu);
     if (!recording(tape, {&x, &gamma, &beta})) return y;
-    return tape->record(std::move(y), [x, gamma, beta = beta.place(), used, eps,
+    return tape->record(std::move(y), [x, gamma, beta, used, eps, relu,
                                        total = training ? rows : 0](Tape& t, const Tensor& dy) {
         Compute& c = t.compute();
-        const ops::NormSums sums = ops::norm_backward_sums(c, x.value, dy, used, eps);
+        const ops::NormSums sums =
+            ops::norm_backward_sums(c, x.value, dy, used, gamma.value, beta.value, eps, relu);
         if (x.tracked())
-            t.accumulate(
-                x, ops::norm_backward_input(c, x.value, dy, used, gamma.value, eps, sums, total));
+            t.accumulate(x, ops::norm_backward_input(c, x.value, dy, used, gamma.value, beta.value,
+                                                     eps, sums, total, relu));
         t.accumulate(gamma, sums.dgamma);
         t.accumulate(beta, sums.dbeta);
     });

@@ -36,6 +36,39 @@ Tensor& moment(Compute& compute, Moments& moments, const std::string& name, cons
     return m;
 }
 
+// Steps every parameter of this type, all in one call of the kernel.
+template <class F>
+void step_all(Compute& compute, const OptimOptions& o, double factor, double grad_scale,
+              std::vector<Parameter>& parameters, Moments& moments) {
+    const bool adamw = o.kind == OptimOptions::Kind::adamw;
+    std::vector<kernels::OptimSlice<F>> slices;
+    for (Parameter& p : parameters) {
+        if (p.role == TensorRole::statistic || !p.gradient.defined()) continue;
+        if (p.gradient.dtype() != dtype_of<F>()) continue;
+        const bool threshold = p.role == TensorRole::threshold;
+        const bool decays = o.decay_all || p.role == TensorRole::weight;
+        Tensor& m = moment(compute, moments, p.name + ".m", *p.value);
+        F* v = adamw ? moment(compute, moments, p.name + ".v", *p.value).data<F>() : nullptr;
+        slices.push_back(
+            {.g = p.gradient.data<F>(),
+             .w = p.value->template data<F>(),
+             .m = m.data<F>(),
+             .v = v,
+             .n = p.value->elements(),
+             .lr = F(factor * (threshold ? o.threshold_lr : o.lr)),
+             .weight_decay = F(decays ? o.weight_decay : 0.0),
+             .lowest = threshold ? F(min_threshold) : -std::numeric_limits<F>::infinity()});
+    }
+    if (slices.empty()) return;
+    const auto& optim = compute.kernels<F>().optim;
+    if (adamw)
+        optim.adamw(compute.queue, slices.data(), slices.size(), F(grad_scale), F(o.beta1),
+                    F(o.beta2), F(o.eps), moments.step);
+    else
+        optim.sgd(compute.queue, slices.data(), slices.size(), F(grad_scale), F(o.momentum),
+                  o.nesterov);
+}
+
 }  // namespace
 
 double optimise(Compute& compute, const OptimOptions& o, double factor,
@@ -49,31 +82,8 @@ double optimise(Compute& compute, const OptimOptions& o, double factor,
     const double norm = std::sqrt(squares);
     const double grad_scale = o.clip_norm > 0 && norm > o.clip_norm ? o.clip_norm / norm : 1.0;
     ++moments.step;
-    for (Parameter& p : parameters) {
-        if (p.role == TensorRole::statistic || !p.gradient.defined()) continue;
-        const bool threshold = p.role == TensorRole::threshold;
-        const double lr = factor * (threshold ? o.threshold_lr : o.lr);
-        const double decay = o.decay_all || p.role == TensorRole::weight ? o.weight_decay : 0.0;
-        Tensor& m = moment(compute, moments, p.name + ".m", *p.value);
-        on_floats("optimise", p.value->dtype(), [&](auto zero) {
-            using F = decltype(zero);
-            const auto& table = compute.kernels<F>();
-            F* w = p.value->template data<F>();
-            const size_t n = p.value->elements();
-            if (o.kind == OptimOptions::Kind::sgd) {
-                table.optim.sgd(compute.queue, p.gradient.data<F>(), F(grad_scale), F(lr),
-                                F(o.momentum), o.nesterov, F(decay), w, m.data<F>(), n);
-            } else {
-                Tensor& v = moment(compute, moments, p.name + ".v", *p.value);
-                table.optim.adamw(compute.queue, p.gradient.data<F>(), F(grad_scale), F(lr),
-                                  F(o.beta1), F(o.beta2), F(o.eps), F(decay), moments.step, w,
-                                  m.data<F>(), v.data<F>(), n);
-            }
-            if (threshold)
-                table.elementwise.clamp(compute.queue, w, F(min_threshold),
-                                        std::numeric_limits<F>::max(), w, n);
-        });
-    }
+    step_all<float>(compute, o, factor, grad_scale, parameters, moments);
+    step_all<double>(compute, o, factor, grad_scale, parameters, moments);
     return norm;
 }
 

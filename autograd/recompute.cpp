@@ -202,7 +202,8 @@ void Replay::backward(Tape& tape, const Tensor& dy) const {
     Compute& c = tape.compute();
     ops::NormSums sums;
     const auto add_sums = [&](const Step& s) {
-        ops::NormSums part = ops::norm_backward_sums(c, s.z, s.du, used, block.norm->eps);
+        ops::NormSums part = ops::norm_backward_sums(c, s.z, s.du, used, block.norm->gamma.value,
+                                                     block.norm->beta.value, block.norm->eps);
         add_to(c, sums.dgamma, std::move(part.dgamma));
         add_to(c, sums.dbeta, std::move(part.dbeta));
     };
@@ -224,8 +225,9 @@ void Replay::backward(Tape& tape, const Tensor& dy) const {
         if (block.norm && !batch_statistics()) add_sums(s);
         Tensor dz = std::move(s.du);
         if (block.norm)
-            dz = ops::norm_backward_input(c, s.z, dz, used, block.norm->gamma.value,
-                                          block.norm->eps, sums, total_rows);
+            dz =
+                ops::norm_backward_input(c, s.z, dz, used, block.norm->gamma.value,
+                                         block.norm->beta.value, block.norm->eps, sums, total_rows);
         s.z = Tensor();
         if (block.bias.tracked()) add_to(c, dbias, ops::sum_rows(c, dz));
         if (block.weight.tracked())

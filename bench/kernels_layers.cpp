@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <limits>
 #include <memory>
 
 #include "bench/kernels.h"
@@ -231,7 +232,7 @@ std::vector<NamedCase> norm_cases() {
                .run =
                    [](const Table& t, Queue& q, Data& d) {
                        t.norm.normalise(q, d.x.data(), d.row0.data(), d.row1.data(), d.row2.data(),
-                                        d.row3.data(), 1e-5f, d.out.data(), rows, cols);
+                                        d.row3.data(), 1e-5f, false, d.out.data(), rows, cols);
                    },
                .scratch = scratch,
                .tolerance = 8 * eps}),
@@ -242,8 +243,8 @@ std::vector<NamedCase> norm_cases() {
                .run =
                    [](const Table& t, Queue& q, Data& d) {
                        t.norm.backward_sums(q, d.x.data(), d.dy.data(), d.row0.data(),
-                                            d.row1.data(), 1e-5f, d.out.data(), d.out2.data(), rows,
-                                            cols);
+                                            d.row1.data(), d.row2.data(), d.row3.data(), 1e-5f,
+                                            false, d.out.data(), d.out2.data(), rows, cols);
                    },
                .scratch = scratch,
                .tolerance = 8192 * eps}),
@@ -254,11 +255,24 @@ std::vector<NamedCase> norm_cases() {
                .run =
                    [](const Table& t, Queue& q, Data& d) {
                        t.norm.backward_input(q, d.x.data(), d.dy.data(), d.row0.data(),
-                                             d.row1.data(), d.row2.data(), 1e-5f, d.row2.data(),
-                                             d.row3.data(), d.out.data(), rows, cols, rows);
+                                             d.row1.data(), d.row2.data(), d.row3.data(), 1e-5f,
+                                             false, d.row2.data(), d.row3.data(), d.out.data(),
+                                             rows, cols, rows);
                    },
                .scratch = scratch,
                .tolerance = 16 * eps})};
+}
+
+// The whole of a data's arrays as one parameter, gradient and moments.
+kernels::OptimSlice<float> slice(Data& d, float lr) {
+    return {.g = d.x.data(),
+            .w = d.out.data(),
+            .m = d.out2.data(),
+            .v = d.out3.data(),
+            .n = many,
+            .lr = lr,
+            .weight_decay = 1e-4f,
+            .lowest = -std::numeric_limits<float>::infinity()};
 }
 
 std::vector<NamedCase> other_cases() {
@@ -300,8 +314,8 @@ std::vector<NamedCase> other_cases() {
                    .fill = optim,
                    .run =
                        [](const Table& t, Queue& q, Data& d) {
-                           t.optim.sgd(q, d.x.data(), 1, 0.01f, 0.9f, true, 1e-4f, d.out.data(),
-                                       d.out2.data(), many);
+                           const auto s = slice(d, 0.01f);
+                           t.optim.sgd(q, &s, 1, 1, 0.9f, true);
                        },
                    .reset = in_place}),
             named({.name = "optim.adamw/4194304",
@@ -310,8 +324,8 @@ std::vector<NamedCase> other_cases() {
                    .fill = optim,
                    .run =
                        [](const Table& t, Queue& q, Data& d) {
-                           t.optim.adamw(q, d.x.data(), 1, 1e-3f, 0.9f, 0.999f, 1e-8f, 1e-4f, 10,
-                                         d.out.data(), d.out2.data(), d.out3.data(), many);
+                           const auto s = slice(d, 1e-3f);
+                           t.optim.adamw(q, &s, 1, 1, 0.9f, 0.999f, 1e-8f, 10);
                        },
                    .reset = in_place}),
             named({.name = "image.augment/32x32x3-n256",

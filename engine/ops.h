@@ -76,19 +76,21 @@ Tensor max_pool_backward(Compute&, const Shape& x, const Tensor& dy, const Tenso
                          const PoolOptions&);
 
 // Batch normalisation of x [.., C] in its steps (kernels::Norm); gamma, beta [C] or undefined.
+// relu: a ReLU follows, in the same pass.
 struct NormStatistics {
     Tensor mean, variance;  // [C], the variance biased
 };
 NormStatistics norm_statistics(Compute&, const Tensor& x);
 Tensor normalise(Compute&, const Tensor& x, const NormStatistics&, const Tensor& gamma,
-                 const Tensor& beta, double eps);
+                 const Tensor& beta, double eps, bool relu = false);
 struct NormSums {
     Tensor dgamma, dbeta;  // [C]
 };
 NormSums norm_backward_sums(Compute&, const Tensor& x, const Tensor& dy, const NormStatistics&,
-                            double eps);
+                            const Tensor& gamma, const Tensor& beta, double eps, bool relu = false);
 // total_rows: over how many rows the statistics were taken; 0: they are constants.
 Tensor norm_backward_input(Compute&, const Tensor& x, const Tensor& dy, const NormStatistics&,
-                           const Tensor& gamma, double eps, const NormSums&, size_t total_rows);
+                           const Tensor& gamma, const Tensor& beta, double eps, const NormSums&,
+                           size_t total_rows, bool relu = false);
 
 }  // namespace nc::ops

@@ -278,7 +278,7 @@ NormStatistics norm_statistics(Compute& compute, const Tensor& x) {
 }
 
 Tensor normalise(Compute& compute, const Tensor& x, const NormStatistics& s, const Tensor& gamma,
-                 const Tensor& beta, double eps) {
+                 const Tensor& beta, double eps, bool relu) {
     check_norm(x, s, gamma, beta);
     const size_t rows = rows_of(x), cols = x.shape().back();
     Tensor y = compute.empty(x.shape(), x.dtype());
@@ -287,15 +287,16 @@ Tensor normalise(Compute& compute, const Tensor& x, const NormStatistics& s, con
         const auto& norm = compute.kernels<F>().norm;
         compute.reserve(norm.scratch(rows, cols));
         norm.normalise(compute.queue, x.data<F>(), s.mean.data<F>(), s.variance.data<F>(),
-                       data_or_null<F>(gamma), data_or_null<F>(beta), F(eps), y.data<F>(), rows,
-                       cols);
+                       data_or_null<F>(gamma), data_or_null<F>(beta), F(eps), relu, y.data<F>(),
+                       rows, cols);
     });
     return y;
 }
 
 NormSums norm_backward_sums(Compute& compute, const Tensor& x, const Tensor& dy,
-                            const NormStatistics& s, double eps) {
-    check_norm(x, s, {}, {});
+                            const NormStatistics& s, const Tensor& gamma, const Tensor& beta,
+                            double eps, bool relu) {
+    check_norm(x, s, gamma, beta);
     check_same("batch_norm", x, dy);
     const size_t rows = rows_of(x), cols = x.shape().back();
     NormSums out = {compute.empty({cols}, x.dtype()), compute.empty({cols}, x.dtype())};
@@ -304,16 +305,16 @@ NormSums norm_backward_sums(Compute& compute, const Tensor& x, const Tensor& dy,
         const auto& norm = compute.kernels<F>().norm;
         compute.reserve(norm.scratch(rows, cols));
         norm.backward_sums(compute.queue, x.data<F>(), dy.data<F>(), s.mean.data<F>(),
-                           s.variance.data<F>(), F(eps), out.dgamma.data<F>(), out.dbeta.data<F>(),
-                           rows, cols);
+                           s.variance.data<F>(), data_or_null<F>(gamma), data_or_null<F>(beta),
+                           F(eps), relu, out.dgamma.data<F>(), out.dbeta.data<F>(), rows, cols);
     });
     return out;
 }
 
 Tensor norm_backward_input(Compute& compute, const Tensor& x, const Tensor& dy,
-                           const NormStatistics& s, const Tensor& gamma, double eps,
-                           const NormSums& sums, size_t total_rows) {
-    check_norm(x, s, gamma, {});
+                           const NormStatistics& s, const Tensor& gamma, const Tensor& beta,
+                           double eps, const NormSums& sums, size_t total_rows, bool relu) {
+    check_norm(x, s, gamma, beta);
     check_same("batch_norm", x, dy);
     const size_t rows = rows_of(x), cols = x.shape().back();
     Tensor dx = compute.empty(x.shape(), x.dtype());
@@ -322,9 +323,9 @@ Tensor norm_backward_input(Compute& compute, const Tensor& x, const Tensor& dy,
         const auto& norm = compute.kernels<F>().norm;
         compute.reserve(norm.scratch(rows, cols));
         norm.backward_input(compute.queue, x.data<F>(), dy.data<F>(), s.mean.data<F>(),
-                            s.variance.data<F>(), data_or_null<F>(gamma), F(eps),
-                            sums.dgamma.data<F>(), sums.dbeta.data<F>(), dx.data<F>(), rows, cols,
-                            total_rows);
+                            s.variance.data<F>(), data_or_null<F>(gamma), data_or_null<F>(beta),
+                            F(eps), relu, sums.dgamma.data<F>(), sums.dbeta.data<F>(), dx.data<F>(),
+                            rows, cols, total_rows);
     });
     return dx;
 }

@@ -17,8 +17,8 @@
 
 namespace nc::kernels {
 
-// How gemm and conv of cuda-vendor round what they multiply: not at all, to tf32, or to bf16; sums are
-// fp32 in all of them. Other tables have fp32 only.
+// How gemm and conv of cuda-vendor round what they multiply: not at all, to tf32, or to bf16; sums
+// are fp32 in all of them. Other tables have fp32 only.
 enum class Precision : int { fp32, tf32, bf16 };
 
 // Where and how a kernel runs. Owned by engine's Compute; one kernel at a time uses a Queue.
@@ -103,8 +103,12 @@ struct ConvShape {
     size_t pad_h = 0, pad_w = 0;  // on both sides
     size_t dilation_h = 1, dilation_w = 1;
     size_t groups = 1;
-    constexpr size_t out_h() const { return (h + 2 * pad_h - dilation_h * (kh - 1) - 1) / stride_h + 1; }
-    constexpr size_t out_w() const { return (w + 2 * pad_w - dilation_w * (kw - 1) - 1) / stride_w + 1; }
+    constexpr size_t out_h() const {
+        return (h + 2 * pad_h - dilation_h * (kh - 1) - 1) / stride_h + 1;
+    }
+    constexpr size_t out_w() const {
+        return (w + 2 * pad_w - dilation_w * (kw - 1) - 1) / stride_w + 1;
+    }
 };
 
 // Bound: forward (kh kw cin/groups + 2) eps sum |x||w|; backward likewise with its own number of
@@ -144,7 +148,9 @@ struct Pool {
 
 // ----------------------------------------------------------------------------------------------
 // norm Batch normalisation over rows (Ioffe & Szegedy, 2015); rows = batch and space, cols =
-// channels. gamma and beta may be null (1 and 0). Bound: derived in the test from rows * eps.
+// channels. gamma and beta may be null (1 and 0). With relu a ReLU follows in the same pass:
+// y <= 0 becomes 0, and the backward passes take dy as 0 there, having computed y again from x with
+// the bits of normalise. Bound: derived in the test from rows * eps.
 template <class F>
 struct Norm {
     // mean [cols] and biased variance [cols], two passes, sums as in Reduce.
@@ -152,21 +158,23 @@ struct Norm {
     // y = (x - mean) / sqrt(variance + eps) * gamma + beta, computed as x * a + b with a, b per
     // channel.
     void (*normalise)(Queue&, const F* x, const F* mean, const F* variance, const F* gamma,
-                      const F* beta, F eps, F* y, size_t rows, size_t cols);
+                      const F* beta, F eps, bool relu, F* y, size_t rows, size_t cols);
     // dgamma = sum dy * xhat and dbeta = sum dy: the first half of the backward pass.
-    void (*backward_sums)(Queue&, const F* x, const F* dy, const F* mean, const F* variance, F eps,
-                          F* dgamma, F* dbeta, size_t rows, size_t cols);
+    void (*backward_sums)(Queue&, const F* x, const F* dy, const F* mean, const F* variance,
+                          const F* gamma, const F* beta, F eps, bool relu, F* dgamma, F* dbeta,
+                          size_t rows, size_t cols);
     // Through batch statistics taken over total_rows rows (of which x holds `rows`):
     // dx = gamma / sqrt(variance + eps) * (dy - dbeta / total_rows - xhat * dgamma / total_rows).
     // With total_rows = 0 the statistics are constants: dx = gamma / sqrt(variance + eps) * dy.
     void (*backward_input)(Queue&, const F* x, const F* dy, const F* mean, const F* variance,
-                           const F* gamma, F eps, const F* dgamma, const F* dbeta, F* dx,
-                           size_t rows, size_t cols, size_t total_rows);
+                           const F* gamma, const F* beta, F eps, bool relu, const F* dgamma,
+                           const F* dbeta, F* dx, size_t rows, size_t cols, size_t total_rows);
     size_t (*scratch)(size_t rows, size_t cols);  // enough for any of them
 };
 
 // ----------------------------------------------------------------------------------------------
-// loss labels [rows] in [0, cols): checked by the caller. exp and log within 4 ulp.
+// loss labels [rows] in [0, cols), where the logits are: checked by the caller. exp and log within
+// 4 ulp.
 template <class F>
 struct Loss {
     void (*softmax)(Queue&, const F* logits, F* probabilities, size_t rows, size_t cols);
@@ -273,18 +281,29 @@ struct Spike {
 };
 
 // ----------------------------------------------------------------------------------------------
-// optim In place on the parameter and its moments. Bitwise. g is multiplied by grad_scale first
-// (gradient clipping, averaging).
+// optim One call steps all parameters, each a slice. In place on the parameter and its moments.
+// Bitwise. g is multiplied by grad_scale first (gradient clipping, averaging).
+template <class F>
+struct OptimSlice {
+    const F* g;
+    F *w, *m;
+    F* v;  // adamw only
+    size_t n;
+    F lr, weight_decay;
+    F lowest;  // w is kept >= it after the step; -infinity for none. NaN stays NaN
+};
+
+// slices [count] is in host memory for every table and is read before the call returns.
 template <class F>
 struct Optim {
     // g' = g * grad_scale + weight_decay * w; m = momentum * m + g'; w -= lr * (nesterov ? g' +
     // momentum * m : m)
-    void (*sgd)(Queue&, const F* g, F grad_scale, F lr, F momentum, bool nesterov, F weight_decay,
-                F* w, F* m, size_t n);
+    void (*sgd)(Queue&, const OptimSlice<F>* slices, size_t count, F grad_scale, F momentum,
+                bool nesterov);
     // AdamW (Loshchilov & Hutter, 2019): w -= lr * weight_decay * w, then Adam with step counted
     // from 1.
-    void (*adamw)(Queue&, const F* g, F grad_scale, F lr, F beta1, F beta2, F eps, F weight_decay,
-                  int64_t step, F* w, F* m, F* v, size_t n);
+    void (*adamw)(Queue&, const OptimSlice<F>* slices, size_t count, F grad_scale, F beta1, F beta2,
+                  F eps, int64_t step);
 };
 
 // ----------------------------------------------------------------------------------------------

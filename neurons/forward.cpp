@@ -88,6 +88,12 @@ class Interpreter {
                                           std::optional(chain->neuron), chain->pool})
                     if (member) absorbed[*member] = true;
             }
+        std::map<size_t, size_t> relu_of;  // batch norms with the ReLU that they do too
+        for (const size_t node : order)
+            if (const auto relu = absorbed[node] ? std::nullopt : relu_after(node)) {
+                relu_of[node] = *relu;
+                absorbed[*relu] = true;
+            }
         for (const size_t node : order) {
             if (const auto chain = chains.find(node); chain != chains.end()) {
                 const size_t from = graph_.edges[incoming_[node].front()].from;
@@ -106,12 +112,15 @@ class Interpreter {
             }
             if (std::holds_alternative<Input>(graph_.nodes[node].op)) x = input_;
             Tensor bits;
-            Value y = apply({node, x, T_, nullptr, options_.observe ? &bits : nullptr});
+            const auto relu = relu_of.find(node);
+            const bool with_relu = relu != relu_of.end();
+            Value y = apply({node, x, T_, nullptr, options_.observe ? &bits : nullptr, with_relu});
             if (options_.observe)
                 options_.observe(
                     {graph_, node, x.v.value, y.v.value, y.time, x.time, T_, N_, bits});
             if (std::holds_alternative<Output>(graph_.nodes[node].op)) finish(y);
-            if (uses_[node] > 0) values[node] = std::move(y);
+            const size_t done = with_relu ? relu->second : node;
+            if (uses_[done] > 0) values[done] = std::move(y);
         }
         return std::move(result_);
     }
@@ -224,6 +233,15 @@ class Interpreter {
         return std::holds_alternative<Op>(graph_.nodes[node].op);
     }
 
+    // The ReLU that a batch norm can do in its own pass: nobody else reads what it takes.
+    std::optional<size_t> relu_after(size_t node) const {
+        if (options_.observe || !is<BatchNorm>(node)) return std::nullopt;
+        const std::optional<size_t> next = only_consumer(node);
+        if (!next || !is<Activation>(*next)) return std::nullopt;
+        const auto kind = std::get<Activation>(graph_.nodes[*next].op).kind;
+        return kind == kernels::Activation::relu ? next : std::nullopt;
+    }
+
     std::optional<Chain> chain_from(size_t node) const {
         Chain chain;
         std::optional<size_t> at = node;
@@ -318,7 +336,8 @@ class Interpreter {
         const Value& x;
         size_t steps;
         Tensor* membrane;
-        Tensor* bits;  // receives the packed spikes when not null
+        Tensor* bits;       // receives the packed spikes when not null
+        bool relu = false;  // the node does the ReLU after it, too
     };
 
     // The caller's value of a tensor, else the graph's own.
@@ -355,7 +374,7 @@ class Interpreter {
         return {fn::batch_norm(compute_, tape_, p.x.v, parameter(p, "gamma", op.gamma),
                                parameter(p, "beta", op.beta), parameter(p, "mean", op.mean).value,
                                parameter(p, "variance", op.variance).value, op.eps,
-                               options_.training, batch),
+                               options_.training, batch, p.relu),
                 p.x.time};
     }
     Value run(const Activation& op, const Place& p) {

@@ -69,6 +69,17 @@ Graph rich_graph(bool delays) {
     return g;
 }
 
+// Everything that can be trained, on the tape.
+Parameters leaves(Tape& tape, const Graph& g) {
+    Parameters out;
+    for (const Node& node : g.nodes)
+        for_each_tensor(node, [&](const char* field, const Tensor& t, TensorRole role) {
+            if (t.defined() && role != TensorRole::statistic)
+                out[node.name + "." + field] = tape.leaf(t);
+        });
+    return out;
+}
+
 Tensor run(Compute& compute, const Graph& g, const Tensor& x, const ForwardOptions& options) {
     return forward(compute, g, {}, x, options).output.value;
 }
@@ -308,12 +319,7 @@ TEST_CASE("forward: recomputing gives the loss and the gradients of the plain pa
         compute.allocator->reset_peak();
         const size_t before = compute.allocator->live_bytes();
         Tape tape(compute);
-        Parameters variables;
-        for (const Node& node : g.nodes)
-            for_each_tensor(node, [&](const char* field, const Tensor& t, TensorRole role) {
-                if (t.defined() && role != TensorRole::statistic)
-                    variables[node.name + "." + field] = tape.leaf(t);
-            });
+        const Parameters variables = leaves(tape, g);
         ForwardOptions options;
         options.temporal_input = options.training = true;
         options.recompute = recompute == 1;
@@ -348,6 +354,53 @@ TEST_CASE("forward: recomputing gives the loss and the gradients of the plain pa
         CHECK(std::sqrt(difference) <= 0.02 * std::sqrt(norm) + 1e-6);
     }
     CHECK(peaks[1] < peaks[0]);
+}
+
+// An observed run takes each node on its own.
+TEST_CASE("forward: a ReLU done by the batch norm before it changes no bit, no gradient") {
+    Compute compute;
+    Graph g;
+    const size_t in = add_node(g, "in", Input{{6, 6, 2}}, {});
+    const size_t c1 = add_node(g, "c1", conv3(2, 5, 1), {in});
+    const size_t n1 = add_node(g, "n1", random_norm(5, 3), {c1});
+    const size_t r1 = add_node(g, "r1", Activation{}, {n1});
+    const size_t c2 = add_node(g, "c2", conv3(5, 5, 7), {r1});
+    const size_t n2 = add_node(g, "n2", random_norm(5, 11), {c2});  // read twice
+    const size_t r2 = add_node(g, "r2", Activation{}, {n2});
+    const size_t n3 = add_node(g, "n3", random_norm(5, 15), {r2});
+    const size_t r3 = add_node(g, "r3", Activation{}, {n3, n2});  // of a sum
+    const size_t flat = add_node(g, "flat", Flatten{}, {r3});
+    const size_t fc =
+        add_node(g, "fc", Linear{random_tensor({180, 4}, 13, 0.3), random_tensor({4}, 14)}, {flat});
+    add_node(g, "out", Output{}, {fc});
+    const Tensor x = random_tensor({4, 6, 6, 2}, 5);
+    for (const bool training : {true, false}) {
+        std::map<std::string, Tensor> results[2];
+        for (const bool observed : {false, true}) {
+            Tape tape(compute);
+            const Parameters variables = leaves(tape, g);
+            ForwardOptions options;
+            options.training = training;
+            size_t seen = 0;
+            if (observed) options.observe = [&](const Observation&) { ++seen; };
+            const Forwarded f = forward(compute, g, variables, x, options, &tape);
+            CHECK(seen == (observed ? g.nodes.size() : 0));
+            results[observed]["output"] = f.output.value;
+            for (const auto& [name, batch] : f.statistics) {
+                results[observed][name + " mean"] = batch.mean;
+                results[observed][name + " variance"] = batch.variance;
+            }
+            tape.backward(
+                fn::cross_entropy(compute, &tape, mean_logits(compute, &tape, f), {0, 1, 2, 3}, 0));
+            for (const auto& [name, v] : variables) results[observed][name] = tape.gradient(v);
+        }
+        CHECK(results[0].size() == results[1].size());
+        for (const auto& [name, tensor] : results[0]) {
+            INFO(name);
+            REQUIRE(tensor.defined());
+            CHECK(same_bits(tensor, results[1].at(name)));
+        }
+    }
 }
 
 TEST_CASE("forward: shapes and options that do not fit are named") {

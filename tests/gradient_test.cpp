@@ -160,6 +160,12 @@ TEST_CASE("gradient: batch normalisation, by the batch and by constants") {
     const Tensor x = smooth({6, 2, 3}, 1), gamma = smooth({3}, 2), beta = smooth({3}, 3);
     const Tensor mean = smooth({3}, 4), variance = Tensor::from<double>({0.5, 1, 2}, {3});
     for (const bool training : {true, false}) {
+        agrees("batch_norm with a ReLU",
+               [&](auto& c, auto* t, const auto& v) {
+                   return fn::batch_norm(c, t, v[0], v[1], v[2], mean, variance, 1e-3, training,
+                                         nullptr, true);
+               },
+               {x, gamma, beta});
         agrees("batch_norm",
                [&](auto& c, auto* t, const auto& v) {
                    return fn::batch_norm(c, t, v[0], v[1], v[2], mean, variance, 1e-3, training,

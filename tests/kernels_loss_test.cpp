@@ -121,6 +121,65 @@ TEST_CASE("cross-entropy by hand") {
     }
 }
 
+namespace {
+
+// Parameters of these sizes with rates, decays and lower limits of their own, stepped three times.
+struct Stepped {
+    std::vector<Guarded<float>> w, m, v;
+    explicit Stepped(const std::vector<size_t>& counts) {
+        for (size_t i = 0; i < counts.size(); ++i) {
+            w.emplace_back(hard_values(counts[i], i + 1));
+            m.emplace_back(hard_values(counts[i], i + 2));
+            v.emplace_back(hard_values(counts[i], i + 3));
+            for (size_t k = 0; k < counts[i]; ++k) v[i][k] = std::abs(v[i][k]);
+        }
+    }
+    void step(const Table<float>& table, int threads, bool nesterov, bool adamw) {
+        TestQueue q(threads);
+        const float none = -std::numeric_limits<float>::infinity();
+        for (int step = 1; step <= 3; ++step) {
+            std::vector<Guarded<float>> g;
+            std::vector<OptimSlice<float>> slices;
+            for (size_t i = 0; i < w.size(); ++i)
+                g.emplace_back(hard_values(w[i].size(), 10 * uint64_t(step) + i));
+            for (size_t i = 0; i < w.size(); ++i)
+                slices.push_back({.g = g[i],
+                                  .w = w[i],
+                                  .m = m[i],
+                                  .v = adamw ? v[i].data() : nullptr,
+                                  .n = w[i].size(),
+                                  .lr = 0.1f / float(i + 1),
+                                  .weight_decay = i % 3 == 1 ? 0 : 5e-3f,
+                                  .lowest = i % 3 == 2 ? -0.25f : none});
+            if (adamw)
+                table.optim.adamw(q, slices.data(), slices.size(), 0.7f, 0.9f, 0.999f, 1e-8f,
+                                  step == 3 ? 100000 : step);
+            else
+                table.optim.sgd(q, slices.data(), slices.size(), 0.7f, 0.9f, nesterov);
+        }
+    }
+};
+
+void check_steps(const Table<float>& table, int threads, bool nesterov,
+                 const std::vector<size_t>& counts) {
+    for (const bool adamw : {false, true}) {
+        Stepped want(counts), got(counts);
+        want.step(reference(), 1, nesterov, adamw);
+        got.step(table, threads, nesterov, adamw);
+        size_t wrong = 0;
+        for (size_t i = 0; i < counts.size(); ++i) {
+            const size_t n = counts[i];
+            wrong += !got.w[i].ok() || !got.m[i].ok() || !got.v[i].ok();
+            wrong += first_difference(want.w[i].data(), got.w[i].data(), n) != n;
+            wrong += first_difference(want.m[i].data(), got.m[i].data(), n) != n;
+            wrong += first_difference(want.v[i].data(), got.v[i].data(), n) != n;
+        }
+        CHECK(wrong == 0);
+    }
+}
+
+}  // namespace
+
 TEST_CASE("optimiser steps give the reference's bits") {
     for (const auto* table : tables_to_test()) {
         std::vector<size_t> all(std::begin(sizes), std::end(sizes));
@@ -129,30 +188,13 @@ TEST_CASE("optimiser steps give the reference's bits") {
             for (const int threads : {1, 3})
                 for (const bool nesterov : {false, true}) {
                     INFO(std::string(table->name) << " n " << n << " threads " << threads);
-                    const auto w = hard_values(n, 1), m = hard_values(n, 2);
-                    auto v = hard_values(n, 3);
-                    for (auto& x : v) x = std::abs(x);
-                    TestQueue plain, q(threads);
-                    Guarded<float> w1(w), m1(m), w2(w), m2(m);
-                    Guarded<float> a1(w), b1(m), c1(v), a2(w), b2(m), c2(v);
-                    for (int step = 1; step <= 3; ++step) {
-                        const auto g = hard_values(n, uint64_t(10 + step));
-                        reference().optim.sgd(plain, g.data(), 0.7f, 0.1f, 0.9f, nesterov, 5e-4f,
-                                              w1, m1, n);
-                        table->optim.sgd(q, g.data(), 0.7f, 0.1f, 0.9f, nesterov, 5e-4f, w2, m2, n);
-                        const int64_t count = step == 3 ? 100000 : step;
-                        reference().optim.adamw(plain, g.data(), 0.7f, 3e-3f, 0.9f, 0.999f, 1e-8f,
-                                                1e-2f, count, a1, b1, c1, n);
-                        table->optim.adamw(q, g.data(), 0.7f, 3e-3f, 0.9f, 0.999f, 1e-8f, 1e-2f,
-                                           count, a2, b2, c2, n);
-                    }
-                    for (const auto* out : {&w2, &m2, &a2, &b2, &c2}) CHECK(out->ok());
-                    CHECK(first_difference(w1.data(), w2.data(), n) == n);
-                    CHECK(first_difference(m1.data(), m2.data(), n) == n);
-                    CHECK(first_difference(a1.data(), a2.data(), n) == n);
-                    CHECK(first_difference(b1.data(), b2.data(), n) == n);
-                    CHECK(first_difference(c1.data(), c2.data(), n) == n);
+                    check_steps(*table, threads, nesterov, {n});
                 }
+        // More slices than a launch has room for, of all sizes at once, some empty.
+        std::vector<size_t> mixed;
+        for (size_t i = 0; i < 120; ++i) mixed.push_back(all[i * 5 % all.size()] % 5000);
+        check_steps(*table, 2, true, mixed);
+        check_steps(*table, 2, true, {});
     }
 }
 
@@ -163,16 +205,24 @@ TEST_CASE("optimiser steps by hand") {
         if (tables[t]->cuda) continue;
         INFO(std::string(tables[t]->name));
         TestQueue q;
-        const float g = 2;
+        const float g = 2, none = -std::numeric_limits<float>::infinity();
         float w = 1, m = 4, v = 0;
-        tables[t]->optim.sgd(q, &g, 0.5f, 0.25f, 0.5f, false, 1.0f, &w, &m, 1);
+        OptimSlice<float> s = {&g, &w, &m, &v, 1, 0.25f, 1, none};
+        tables[t]->optim.sgd(q, &s, 1, 0.5f, 0.5f, false);
         CHECK(m == 4.0f);  // 0.5 * 4 + (2 * 0.5 + 1 * 1)
         CHECK(w == 0.0f);  // 1 - 0.25 * 4
         w = 1, m = 4;
-        tables[t]->optim.sgd(q, &g, 0.5f, 0.25f, 0.5f, true, 1.0f, &w, &m, 1);
+        tables[t]->optim.sgd(q, &s, 1, 0.5f, 0.5f, true);
         CHECK(w == 0.0f);  // 1 - 0.25 * (2 + 0.5 * 4)
+        w = 1, m = 4, s.lowest = 0.5f;
+        tables[t]->optim.sgd(q, &s, 1, 0.5f, 0.5f, true);
+        CHECK(w == 0.5f);
         w = 1, m = 0;
-        tables[t]->optim.adamw(q, &g, 1.0f, 0.1f, 0.9f, 0.999f, 0.0f, 0.5f, 1, &w, &m, &v, 1);
+        s.lr = 0.1f, s.weight_decay = 0.5f, s.lowest = none;
+        tables[t]->optim.adamw(q, &s, 1, 1.0f, 0.9f, 0.999f, 0.0f, 1);
         CHECK(w == doctest::Approx(1 - 0.05 - 0.1));  // the first step moves by lr
+        w = 1, m = 0, v = 0, s.lowest = 2;
+        tables[t]->optim.adamw(q, &s, 1, 1.0f, 0.9f, 0.999f, 0.0f, 1);
+        CHECK(w == 2.0f);
     }
 }

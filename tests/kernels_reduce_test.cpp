@@ -29,7 +29,7 @@ TEST_CASE("sums stay within the bound of their tree, whatever the threads") {
         const size_t n = rows * cols;
         const auto a = hard_values(n, 7);
         TestQueue plain;
-        std::vector<float> want(cols), agreed;
+        std::vector<float> want(cols), agreed[2];  // CUDA's tree is not the vectors'
         reference().reduce.sum_rows(plain, a.data(), want.data(), rows, cols);
         for (const auto* table : tables_to_test())
             for (const int threads : {1, 2, 3}) {
@@ -46,8 +46,9 @@ TEST_CASE("sums stay within the bound of their tree, whatever the threads") {
                     CHECK(std::abs(double(got[c]) - double(want[c])) <=
                           (chain + 2) * half_ulp * size);
                 }
-                if (agreed.empty()) agreed = got.values();
-                CHECK(first_difference(agreed.data(), got.data(), cols) == cols);
+                std::vector<float>& same = agreed[table->cuda];
+                if (same.empty()) same = got.values();
+                CHECK(first_difference(same.data(), got.data(), cols) == cols);
             }
     }
 }
@@ -62,8 +63,8 @@ TEST_CASE("sum and sum of squares of a whole array") {
             size += std::abs(double(v));
             squares += double(v) * double(v);
         }
-        std::vector<float> sums;
-        std::vector<double> square_sums;
+        std::vector<float> sums[2];  // CUDA's trees are not the vectors'
+        std::vector<double> square_sums[2];
         for (const auto* table : tables_to_test())
             for (const int threads : {1, 2, 3}) {
                 INFO(std::string(table->name) << " n " << n);
@@ -79,13 +80,11 @@ TEST_CASE("sum and sum of squares of a whole array") {
                 CHECK(got_squares.ok());
                 CHECK(std::abs(double(got[0]) - double(want)) <= (chain + 2) * half_ulp * size);
                 CHECK(std::abs(got_squares[0] - squares) <= 2 * double(n) * 0x1p-53 * squares);
-                sums.push_back(got[0]);
-                square_sums.push_back(got_squares[0]);
+                sums[table->cuda].push_back(got[0]);
+                square_sums[table->cuda].push_back(got_squares[0]);
+                CHECK(got[0] == sums[table->cuda][0]);
+                CHECK(got_squares[0] == square_sums[table->cuda][0]);
             }
-        for (size_t i = 1; i < sums.size(); ++i) {
-            CHECK(sums[i] == sums[0]);
-            CHECK(square_sums[i] == square_sums[0]);
-        }
     }
 }
 
@@ -114,112 +113,181 @@ TEST_CASE("argmax finds the first of equals, ties and NaN included") {
             }
 }
 
+namespace {
+
+// Everything the norm family makes of one input; y_plain without gamma and beta, dx through
+// statistics over `rows + 5` rows, dx_constant through constant ones.
+struct Normed {
+    std::vector<float> mean, variance, y, y_plain, dgamma, dbeta, dx, dx_constant;
+    std::vector<const std::vector<float>*> all() const {
+        return {&mean, &variance, &y, &y_plain, &dgamma, &dbeta, &dx, &dx_constant};
+    }
+};
+
+struct NormInput {
+    Rows shape;
+    bool relu;
+    Guarded<float> x, dy, gamma, beta;
+};
+
+constexpr float norm_eps = 1e-5f;
+
+// The statistics and sums that later steps take are `given`, where there are any: each step is held
+// to the reference's result alone.
+Normed normed(const Norm<float>& norm, int threads, NormInput& in, const Normed* given) {
+    const size_t rows = in.shape.rows, cols = in.shape.cols, n = rows * cols;
+    TestQueue q(threads);
+    const auto fresh = [&] { q.reserve(norm.scratch(rows, cols)); };
+    Guarded<float> m(cols), v(cols), y(n), plain(n), dg(cols), db(cols), dx(n), constant(n);
+    fresh();
+    norm.statistics(q, in.x, m, v, rows, cols);
+    Guarded<float> mean(given ? given->mean : m.values());
+    Guarded<float> variance(given ? given->variance : v.values());
+    fresh();
+    norm.normalise(q, in.x, mean, variance, in.gamma, in.beta, norm_eps, in.relu, y, rows, cols);
+    fresh();
+    norm.normalise(q, in.x, mean, variance, nullptr, nullptr, norm_eps, in.relu, plain, rows, cols);
+    fresh();
+    norm.backward_sums(q, in.x, in.dy, mean, variance, in.gamma, in.beta, norm_eps, in.relu, dg, db,
+                       rows, cols);
+    Guarded<float> dgamma(given ? given->dgamma : dg.values());
+    Guarded<float> dbeta(given ? given->dbeta : db.values());
+    fresh();
+    norm.backward_input(q, in.x, in.dy, mean, variance, in.gamma, in.beta, norm_eps, in.relu,
+                        dgamma, dbeta, dx, rows, cols, rows + 5);
+    fresh();
+    norm.backward_input(q, in.x, in.dy, mean, variance, nullptr, nullptr, norm_eps, in.relu, dgamma,
+                        dbeta, constant, rows, cols, 0);
+    for (const auto* out : {&m, &v, &y, &plain, &dg, &db, &dx, &constant}) CHECK(out->ok());
+    return {m.values(),  v.values(),  y.values(),  plain.values(),
+            dg.values(), db.values(), dx.values(), constant.values()};
+}
+
+// before: what the reference's ReLU takes, with gamma and beta and without.
+void check_column(size_t c, const NormInput& in, const Normed& got, const Normed& want,
+                  const Normed& before) {
+    const size_t rows = in.shape.rows, cols = in.shape.cols;
+    const double mean = want.mean[c], variance = want.variance[c], g = in.gamma[c];
+    const double inverse = 1 / std::sqrt(variance + double(norm_eps));
+    double size = 0, spread = 0, with_x = 0, slope = 0, unsure_x = 0, unsure = 0;
+    size_t wrong = 0;
+    for (size_t r = 0; r < rows; ++r) {
+        const size_t i = r * cols + c;
+        const double x = in.x[i], dy = in.dy[i], from_mean = x - mean;
+        size += std::abs(x) / double(rows);
+        spread += std::abs(from_mean) / double(rows);
+        with_x += std::abs(dy * from_mean) * inverse;
+        slope += std::abs(dy);
+        // a and b are rounded, so are a x and the sum
+        const auto bound = [&](double factor, double shift) {
+            return 4 * half_ulp *
+                   (std::abs(x * factor) + 2 * std::abs(mean * factor) + std::abs(shift));
+        };
+        const auto differ = [&](const std::vector<float>& a, const std::vector<float>& b) {
+            return std::abs(double(a[i]) - double(b[i]));
+        };
+        const double y_bound = bound(g * inverse, in.beta[c]), plain_bound = bound(inverse, 0);
+        wrong += !(differ(got.y, want.y) <= y_bound);
+        wrong += !(differ(got.y_plain, want.y_plain) <= plain_bound);
+        // Where y may be of either sign the ReLU may or may not let dy through.
+        const bool either = in.relu && std::abs(double(before.y[i])) <= y_bound;
+        const bool either_plain = in.relu && std::abs(double(before.y_plain[i])) <= plain_bound;
+        unsure += either ? std::abs(dy) : 0;
+        unsure_x += either ? std::abs(dy * from_mean) * inverse : 0;
+        // three factors, x - mean, three products and two sums are rounded
+        const double terms =
+            std::abs(dy) + (std::abs(from_mean * inverse * double(want.dgamma[c])) +
+                            std::abs(double(want.dbeta[c]))) /
+                               double(rows + 5);
+        const double through = std::abs(g) * inverse;
+        wrong += !(differ(got.dx, want.dx) <= 6 * half_ulp * through * terms +
+                                                  (either ? through * std::abs(dy) : 0) + 0x1p-140);
+        wrong += !(differ(got.dx_constant, want.dx_constant) <=
+                   3 * half_ulp * inverse * std::abs(dy) +
+                       (either_plain ? inverse * std::abs(dy) : 0) + 0x1p-140);
+    }
+    CHECK(wrong == 0);
+    // dbeta: a plain sum. dgamma: x - mean and the product are rounded too. The variance moves by
+    // twice the mean's error times the mean deviation.
+    const double mean_error = (chain + 2) * half_ulp * size;
+    const double variance_error =
+        2 * mean_error * spread + mean_error * mean_error + (chain + 5) * half_ulp * variance;
+    CHECK(std::abs(double(got.mean[c]) - mean) <= mean_error);
+    CHECK(std::abs(double(got.variance[c]) - variance) <= variance_error);
+    CHECK(std::abs(double(got.dgamma[c]) - double(want.dgamma[c])) <=
+          (chain + 4) * half_ulp * with_x + unsure_x);
+    CHECK(std::abs(double(got.dbeta[c]) - double(want.dbeta[c])) <=
+          (chain + 2) * half_ulp * slope + unsure);
+}
+
+}  // namespace
+
 TEST_CASE("batch norm stays within its bounds on every table, whatever the threads") {
-    const float eps = 1e-5f;
-    for (const Rows& shape : shapes) {
-        const size_t rows = shape.rows, cols = shape.cols;
-        const size_t n = rows * cols;
-        auto x = hard_values(n, 1);
-        for (auto& v : x) v += 3;
-        const auto dy = hard_values(n, 2), gamma = normal_values(cols, 3),
-                   beta = normal_values(cols, 4);
-        TestQueue plain;
-        std::vector<float> mean(cols), variance(cols), y(n), plain_y(n), dgamma(cols), dbeta(cols);
-        std::vector<float> dx(n), constant_dx(n);
-        const Norm<float>& ref = reference().norm;
-        ref.statistics(plain, x.data(), mean.data(), variance.data(), rows, cols);
-        ref.normalise(plain, x.data(), mean.data(), variance.data(), gamma.data(), beta.data(), eps,
-                      y.data(), rows, cols);
-        ref.normalise(plain, x.data(), mean.data(), variance.data(), nullptr, nullptr, eps,
-                      plain_y.data(), rows, cols);
-        ref.backward_sums(plain, x.data(), dy.data(), mean.data(), variance.data(), eps,
-                          dgamma.data(), dbeta.data(), rows, cols);
-        ref.backward_input(plain, x.data(), dy.data(), mean.data(), variance.data(), gamma.data(),
-                           eps, dgamma.data(), dbeta.data(), dx.data(), rows, cols, rows + 5);
-        ref.backward_input(plain, x.data(), dy.data(), mean.data(), variance.data(), nullptr, eps,
-                           dgamma.data(), dbeta.data(), constant_dx.data(), rows, cols, 0);
-        std::vector<std::vector<float>> agreed;
-        for (const auto* table : tables_to_test())
-            for (const int threads : {1, 3}) {
-                INFO(std::string(table->name)
-                     << " rows " << rows << " cols " << cols << " threads " << threads);
-                const Norm<float>& norm = table->norm;
-                TestQueue q(threads);
-                const auto fresh = [&] { q.reserve(norm.scratch(rows, cols)); };
-                Guarded<float> m(cols), v(cols), o(n), p(n), dg(cols), db(cols), d(n), k(n);
-                fresh();
-                norm.statistics(q, x.data(), m, v, rows, cols);
-                fresh();
-                norm.normalise(q, x.data(), mean.data(), variance.data(), gamma.data(), beta.data(),
-                               eps, o, rows, cols);
-                fresh();
-                norm.normalise(q, x.data(), mean.data(), variance.data(), nullptr, nullptr, eps, p,
-                               rows, cols);
-                fresh();
-                norm.backward_sums(q, x.data(), dy.data(), mean.data(), variance.data(), eps, dg,
-                                   db, rows, cols);
-                fresh();
-                norm.backward_input(q, x.data(), dy.data(), mean.data(), variance.data(),
-                                    gamma.data(), eps, dgamma.data(), dbeta.data(), d, rows, cols,
-                                    rows + 5);
-                fresh();
-                norm.backward_input(q, x.data(), dy.data(), mean.data(), variance.data(), nullptr,
-                                    eps, dgamma.data(), dbeta.data(), k, rows, cols, 0);
-                for (const auto* out : {&m, &v, &o, &p, &dg, &db, &d, &k}) CHECK(out->ok());
-
-                size_t wrong = 0;
-                for (size_t c = 0; c < cols; ++c) {
-                    const double inverse = 1 / std::sqrt(double(variance[c]) + double(eps));
-                    double size = 0, spread = 0, with_x = 0, slope = 0;
-                    for (size_t r = 0; r < rows; ++r) {
-                        const size_t i = r * cols + c;
-                        const double from_mean = double(x[i]) - double(mean[c]), g = gamma[c];
-                        size += std::abs(double(x[i])) / double(rows);
-                        spread += std::abs(from_mean) / double(rows);
-                        with_x += std::abs(double(dy[i]) * from_mean) * inverse;
-                        slope += std::abs(double(dy[i]));
-                        // a and b are rounded, so are a x and the sum
-                        const auto near = [&](double got, double want, double factor,
-                                              double shift) {
-                            const double whole = std::abs(double(x[i]) * factor) +
-                                                 2 * std::abs(double(mean[c]) * factor) + shift;
-                            return std::abs(got - want) <= 4 * half_ulp * whole;
-                        };
-                        wrong += !near(o[i], y[i], g * inverse, std::abs(double(beta[c])));
-                        wrong += !near(p[i], plain_y[i], inverse, 0);
-                        // three factors, x - mean, three products and two sums are rounded
-                        const double terms = std::abs(double(dy[i])) +
-                                             (std::abs(from_mean * inverse * double(dgamma[c])) +
-                                              std::abs(double(dbeta[c]))) /
-                                                 double(rows + 5);
-                        wrong += !(std::abs(double(d[i]) - double(dx[i])) <=
-                                   6 * half_ulp * std::abs(g) * inverse * terms + 0x1p-140);
-                        wrong += !(std::abs(double(k[i]) - double(constant_dx[i])) <=
-                                   3 * half_ulp * inverse * std::abs(double(dy[i])) + 0x1p-140);
+    for (const Rows& shape : shapes)
+        for (const bool relu : {false, true}) {
+            auto values = hard_values(shape.rows * shape.cols, 1);
+            for (auto& v : values) v += 3;
+            NormInput in = {shape,
+                            relu,
+                            values,
+                            hard_values(values.size(), 2),
+                            normal_values(shape.cols, 3),
+                            normal_values(shape.cols, 4)};
+            const Normed want = normed(reference().norm, 1, in, nullptr);
+            in.relu = false;
+            const Normed before = normed(reference().norm, 1, in, nullptr);
+            in.relu = relu;
+            Normed agreed[2];  // CUDA's trees are not the vectors'
+            for (const auto* table : tables_to_test())
+                for (const int threads : {1, 3}) {
+                    INFO(std::string(table->name)
+                         << " rows " << shape.rows << " cols " << shape.cols << " relu " << relu
+                         << " threads " << threads);
+                    const Normed got = normed(table->norm, threads, in, &want);
+                    for (size_t c = 0; c < shape.cols; ++c) check_column(c, in, got, want, before);
+                    Normed& same = agreed[table->cuda];
+                    if (same.mean.empty()) same = got;
+                    for (size_t i = 0; i < got.all().size(); ++i) {
+                        const std::vector<float>&a = *got.all()[i], &b = *same.all()[i];
+                        CHECK(first_difference(a.data(), b.data(), a.size()) == a.size());
                     }
-                    // dbeta: a plain sum. dgamma: x - mean and the product are rounded too. The
-                    // variance moves by twice the mean's error times the mean deviation.
-                    const double mean_error = (chain + 2) * half_ulp * size;
-                    const double variance_error = 2 * mean_error * spread +
-                                                  mean_error * mean_error +
-                                                  (chain + 5) * half_ulp * double(variance[c]);
-                    CHECK(std::abs(double(m[c]) - double(mean[c])) <= mean_error);
-                    CHECK(std::abs(double(v[c]) - double(variance[c])) <= variance_error);
-                    CHECK(std::abs(double(dg[c]) - double(dgamma[c])) <=
-                          (chain + 4) * half_ulp * with_x);
-                    CHECK(std::abs(double(db[c]) - double(dbeta[c])) <=
-                          (chain + 2) * half_ulp * slope);
                 }
-                CHECK(wrong == 0);
+        }
+}
 
-                const std::vector<std::vector<float>> all = {m.values(), v.values(),  o.values(),
-                                                             p.values(), dg.values(), db.values(),
-                                                             d.values(), k.values()};
-                if (agreed.empty()) agreed = all;
-                for (size_t i = 0; i < all.size(); ++i)
-                    CHECK(first_difference(all[i].data(), agreed[i].data(), all[i].size()) ==
-                          all[i].size());
-            }
+TEST_CASE("batch norm with its ReLU gives the bits of the two apart") {
+    const size_t rows = 100, cols = 37, n = rows * cols;
+    auto values = hard_values(n, 1);
+    values[3] = std::nanf("");
+    const std::vector<float> mean_of = normal_values(cols, 5, 0.1);
+    for (const auto* table : tables_to_test()) {
+        INFO(std::string(table->name));
+        Guarded<float> x(values), dy(hard_values(n, 2)), gamma(normal_values(cols, 3));
+        Guarded<float> beta(normal_values(cols, 4)), mean(mean_of);
+        Guarded<float> variance(std::vector<float>(cols, 0.7f));
+        Guarded<float> y(n), relu_y(n), want_y(n), slope(n), dg(cols), db(cols), dx(n);
+        Guarded<float> want_dg(cols), want_db(cols), want_dx(n);
+        TestQueue q(2);
+        q.reserve(table->norm.scratch(rows, cols));
+        const Norm<float>& norm = table->norm;
+        norm.normalise(q, x, mean, variance, gamma, beta, norm_eps, false, y, rows, cols);
+        norm.normalise(q, x, mean, variance, gamma, beta, norm_eps, true, relu_y, rows, cols);
+        table->elementwise.activate(q, Activation::relu, 0, y, want_y, n);
+        CHECK(first_bit_difference(relu_y.data(), want_y.data(), n) == n);
+        table->elementwise.activate_backward(q, Activation::relu, 0, y, dy, slope, n);
+        norm.backward_sums(q, x, dy, mean, variance, gamma, beta, norm_eps, true, dg, db, rows,
+                           cols);
+        norm.backward_sums(q, x, slope, mean, variance, gamma, beta, norm_eps, false, want_dg,
+                           want_db, rows, cols);
+        CHECK(first_bit_difference(dg.data(), want_dg.data(), cols) == cols);
+        CHECK(first_difference(db.data(), want_db.data(), cols) == cols);
+        for (const size_t total : {size_t(0), rows}) {
+            norm.backward_input(q, x, dy, mean, variance, gamma, beta, norm_eps, true, dg, db, dx,
+                                rows, cols, total);
+            norm.backward_input(q, x, slope, mean, variance, gamma, beta, norm_eps, false, dg, db,
+                                want_dx, rows, cols, total);
+            CHECK(first_bit_difference(dx.data(), want_dx.data(), n) == n);
+        }
     }
 }
 
