@@ -160,6 +160,8 @@ struct Shared {
 #define __shfl_sync(mask, value, from) ::nc::emulation::shuffle(mask, value, from, __LINE__)
 #define __shfl_down_sync(mask, value, by) \
     ::nc::emulation::shuffle(mask, value, ::nc::emulation::here().lane + (by), __LINE__)
+#define __shfl_up_sync(mask, value, by) \
+    ::nc::emulation::shuffle(mask, value, ::nc::emulation::here().lane - (by), __LINE__)
 #define __shfl_xor_sync(mask, value, with) \
     ::nc::emulation::shuffle(mask, value, ::nc::emulation::here().lane ^ (with), __LINE__)
 #define __ballot_sync(mask, vote) ::nc::emulation::ballot(mask, (vote) != 0, __LINE__)
@@ -176,6 +178,12 @@ template <class T>
 T atomicOr(T* at, T value) {
     const T before = *at;
     *at = before | value;
+    return before;
+}
+template <class T>
+T atomicMax(T* at, T value) {
+    const T before = *at;
+    *at = before < value ? value : before;
     return before;
 }
 template <class T>

@@ -73,6 +73,66 @@ void check_conv(const ConvShape& s, double rate, bool with_bias, int threads) {
     }
 }
 
+// The split sums of every table lie within their bound of the sum in double.
+void check_split(const ConvShape& s, double rate, float scale, bool with_bias) {
+    CAPTURE(s.n);
+    CAPTURE(s.h);
+    CAPTURE(s.cin);
+    CAPTURE(s.cout);
+    CAPTURE(s.kh);
+    CAPTURE(scale);
+    const size_t pixels = s.n * s.h * s.w, outputs = s.n * s.out_h() * s.out_w() * s.cout;
+    auto w = weights(s.kh * s.kw * s.cin * s.cout, 3);
+    for (float& v : w) v *= scale;
+    auto bias = weights(s.cout, 4);
+    for (float& v : bias) v *= scale;
+    const auto spikes = test::spike_values(pixels * s.cin, 5, rate);
+    std::vector<uint64_t> bits(pixels * ((s.cin + 63) / 64));
+    TestQueue queue(2);
+    reference().spike.pack(queue, spikes.data(), bits.data(), pixels, s.cin);
+
+    const auto doubles = [](const std::vector<float>& v) {
+        return std::vector<double>(v.begin(), v.end());
+    };
+    const auto sizes_of = [](std::vector<double> v) {
+        for (double& x : v) x = std::fabs(x);
+        return v;
+    };
+    const auto x = doubles(spikes), wide = doubles(w), wide_bias = doubles(bias);
+    const auto abs_w = sizes_of(wide), abs_bias = sizes_of(wide_bias);
+    std::vector<double> want(outputs), sizes(outputs), largest(s.cout);
+    const auto sum = [&](const std::vector<double>& of, const std::vector<double>& from,
+                         std::vector<double>& into) {
+        reference_double().spike.conv_dense(
+            queue, x.data(), of.data(), with_bias ? from.data() : nullptr, true, into.data(), s);
+    };
+    sum(wide, wide_bias, want);
+    sum(abs_w, abs_bias, sizes);
+    for (size_t i = 0; i < w.size(); ++i)
+        largest[i % s.cout] = std::max(largest[i % s.cout], abs_w[i]);
+    const double n = double(s.kh * s.kw * ((s.cin + 15) / 16 * 16)), eps = std::ldexp(1, -24);
+    for (const auto* table : tables()) {
+        CAPTURE(table->name);
+        Guarded<float> y(outputs);
+        queue.reserve(table->spike.split_scratch(s.kh * s.kw * s.cin, s.cout));
+        if (s.kh == s.h && s.w == 1 && s.pad_h == 0)
+            table->spike.linear_split(queue, bits.data(), w.data(),
+                                      with_bias ? bias.data() : nullptr, y, s.n, s.h, s.cin,
+                                      s.cout);
+        else
+            table->spike.conv_split(queue, bits.data(), w.data(), with_bias ? bias.data() : nullptr,
+                                    y, s);
+        size_t wrong = 0;
+        for (size_t i = 0; i < outputs; ++i) {
+            const double bound = (6 * n + 8) * eps * sizes[i] +
+                                 n * (std::ldexp(largest[i % s.cout], -39) + std::ldexp(1, -149));
+            wrong += !(std::fabs(y[i] - want[i]) <= bound);
+        }
+        CHECK(wrong == 0);
+        CHECK(y.ok());
+    }
+}
+
 }  // namespace
 
 TEST_CASE("spikes pack and unpack to the same bits on every table") {
@@ -212,6 +272,20 @@ TEST_CASE("convolution canonical sums: dense equals event equals reference, bit 
         {.n = 1, .h = 3, .w = 3, .cin = 300, .kh = 3, .kw = 3, .cout = 130, .pad_h = 1, .pad_w = 1},
         0.2, true, 2);
     check_conv({.n = 1, .h = 3, .w = 3, .cin = 1100, .kh = 3, .kw = 3, .cout = 17}, 0.2, false, 2);
+    // Pixels enough for slabs of weights in a card's shared memory: of several taps, of whole
+    // words.
+    for (size_t cout : {size_t(5), size_t(40)})
+        check_conv({.n = 2,
+                    .h = 46,
+                    .w = 47,
+                    .cin = 13,
+                    .kh = 3,
+                    .kw = 2,
+                    .cout = cout,
+                    .pad_h = 1,
+                    .pad_w = 1},
+                   0.2, cout == 5, 2);
+    check_conv({.n = 2, .h = 30, .w = 37, .cin = 70, .kh = 1, .kw = 2, .cout = 130}, 0.2, true, 2);
     // Empty things.
     check_conv({.n = 0, .h = 4, .w = 4, .cin = 3, .kh = 3, .kw = 3, .cout = 5}, 0.5, true, 1);
     check_conv({.n = 2, .h = 4, .w = 4, .cin = 0, .kh = 3, .kw = 3, .cout = 5}, 0.5, true, 1);
@@ -233,4 +307,39 @@ TEST_CASE("a canonical sum of nothing is +0, whatever the bias's zero") {
                 CHECK(first_difference(y, x, 2) == 2);
             }
     }
+}
+
+TEST_CASE("split spike sums lie within their bound of the sum in double") {
+    const ConvShape conv = {
+        .n = 2, .h = 4, .w = 5, .cin = 20, .kh = 3, .kw = 3, .cout = 10, .pad_h = 1, .pad_w = 1};
+    // Weights as they are, beyond fp16's range on both sides, denormals.
+    for (float scale : {1.0f, 1e6f, 1e30f, 1e-9f, 1e-30f, 1e-41f})
+        check_split(conv, 0.3, scale, true);
+    for (size_t cin : {size_t(1), size_t(15), size_t(16), size_t(17), size_t(64), size_t(130)})
+        for (size_t cout : {size_t(1), size_t(8), size_t(65)})
+            check_split({.n = 3, .h = 7, .w = 7, .cin = cin, .kh = 3, .kw = 3, .cout = cout}, 0.5,
+                        1, cin % 2 == 0);
+    check_split({.n = 1,
+                 .h = 9,
+                 .w = 8,
+                 .cin = 5,
+                 .kh = 2,
+                 .kw = 3,
+                 .cout = 18,
+                 .stride_h = 2,
+                 .stride_w = 3,
+                 .pad_h = 2,
+                 .pad_w = 1,
+                 .dilation_h = 2},
+                0.2, 1, true);
+    for (size_t groups : {size_t(1), size_t(9)})  // linear
+        for (size_t rows : {size_t(1), size_t(130)})
+            check_split(
+                {.n = rows, .h = groups, .w = 1, .cin = 70, .kh = groups, .kw = 1, .cout = 33}, 0.2,
+                1, true);
+    for (const ConvShape& s :
+         {ConvShape{.n = 0, .h = 1, .w = 1, .cin = 3, .kh = 1, .kw = 1, .cout = 4},
+          ConvShape{.n = 2, .h = 1, .w = 1, .cin = 0, .kh = 1, .kw = 1, .cout = 4},
+          ConvShape{.n = 2, .h = 1, .w = 1, .cin = 3, .kh = 1, .kw = 1, .cout = 0}})
+        check_split(s, 0.5, 1, true);
 }
