@@ -194,7 +194,8 @@ const Table<float>& table() {
                                        .neuron = neuron(),
                                        .spike = spike(),
                                        .optim = optim(),
-                                       .image = image()};
+                                       .image = image(),
+                                       .integer = integer()};
     return table;
 }
 

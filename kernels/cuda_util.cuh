@@ -35,6 +35,7 @@ Neuron<float> neuron();
 Spike<float> spike();
 Optim<float> optim();
 Image<float> image();
+Integer integer();
 const Table<float>& table();
 const Backend& backend();
 void close_vendor(Queue*);  // gives back the library handles that the vendor kernels made; not emulated

@@ -22,7 +22,8 @@ Table<F> reference_table() {
             .neuron = reference_neuron<F>(),
             .spike = reference_spike<F>(),
             .optim = reference_optim<F>(),
-            .image = reference_image<F>()};
+            .image = reference_image<F>(),
+            .integer = reference_integer()};
 }
 
 const Table<float>& sse2_table() {
@@ -38,7 +39,8 @@ const Table<float>& sse2_table() {
                                        .neuron = sse2::neuron(),
                                        .spike = sse2::spike(),
                                        .optim = sse2::optim(),
-                                       .image = sse2::image()};
+                                       .image = sse2::image(),
+                                       .integer = sse2::integer()};
     return table;
 }
 
@@ -55,7 +57,8 @@ const Table<float>& avx2_table() {
                                        .neuron = avx2::neuron(),
                                        .spike = avx2::spike(),
                                        .optim = avx2::optim(),
-                                       .image = avx2::image()};
+                                       .image = avx2::image(),
+                                       .integer = avx2::integer()};
     return table;
 }
 
@@ -72,7 +75,8 @@ const Table<float>& avx512_table() {
                                        .neuron = avx512::neuron(),
                                        .spike = avx512::spike(),
                                        .optim = avx512::optim(),
-                                       .image = avx512::image()};
+                                       .image = avx512::image(),
+                                       .integer = avx512::integer()};
     return table;
 }
 

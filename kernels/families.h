@@ -28,6 +28,7 @@ template <class F>
 Optim<F> reference_optim();
 template <class F>
 Image<F> reference_image();
+Integer reference_integer();
 
 namespace sse2 {
 Elementwise<float> elementwise();
@@ -41,6 +42,7 @@ Neuron<float> neuron();
 Spike<float> spike();
 Optim<float> optim();
 Image<float> image();
+Integer integer();
 double multiply_adds(size_t rounds, float* sink);
 }  // namespace sse2
 
@@ -56,6 +58,7 @@ Neuron<float> neuron();
 Spike<float> spike();
 Optim<float> optim();
 Image<float> image();
+Integer integer();
 double multiply_adds(size_t rounds, float* sink);
 }  // namespace avx2
 
@@ -71,6 +74,7 @@ Neuron<float> neuron();
 Spike<float> spike();
 Optim<float> optim();
 Image<float> image();
+Integer integer();
 double multiply_adds(size_t rounds, float* sink);
 }  // namespace avx512
 

@@ -326,6 +326,42 @@ struct Image {
 };
 
 // ----------------------------------------------------------------------------------------------
+// integer The fixed-point neuron of Loihi 2 (Davies et al., IEEE Micro 2018; the arithmetic of
+// Lava's fixed-point process models) and the integer sums of its synapses. All bitwise.
+//
+// A state x decays by d: rz(x, d) = sign(x) * ((|x| * (4096 - d)) >> 12). M = 2^23.
+struct IntegerRule {
+    int32_t du = 4095, dv = 0;  // -1 .. 4095; du = 4095, dv = 0: IF
+    Compare compare = Compare::greater_equal;
+    bool reset_to_zero = false;  // else the threshold is subtracted
+    // Registers of 24 bits: u is wrapped once (u > M: - 2M; u <= -M: + 2M, so +M stays), v is
+    // clipped to
+    // +-(M - 1), and both are counted. Otherwise the caller has proven that int32 is enough.
+    bool bounded = true;
+};
+
+struct Integer {
+    // Per step: u = wrap(rz(u, du + 1) + (a << 6)); v = clip(rz(v, dv) + u + bias); spike: v >=
+    // threshold (or >); reset. a [steps, size], or [size] when constant_input: weighted sums of
+    // spikes, |a| < 2^24. threshold and bias [params] in the unit of v. u and v [size] are read and
+    // written. bits [steps, words] as in Neuron, u_trace and v_trace [steps, size] (v after the
+    // reset): null when not wanted. events [2] (null when not wanted) grows by the wraps of u and
+    // the clips of v.
+    void (*scan)(Queue&, const IntegerRule&, const int32_t* threshold, const int32_t* bias,
+                 const int32_t* a, int32_t* u, int32_t* v, uint64_t* bits, int32_t* u_trace,
+                 int32_t* v_trace, uint64_t* events, const ScanShape&);
+    // Sums of 8-bit weights, [in, out] and [kh, kw, cin / groups, cout]; the caller has checked
+    // that they fit int32. Of packed spikes (layout as in Spike; conv_event: groups 1), or of
+    // graded events: counts, or signed 8-bit values.
+    void (*linear_event)(Queue&, const uint64_t* bits, const int8_t* w, int32_t* y, size_t rows,
+                         size_t groups, size_t channels, size_t out);
+    void (*conv_event)(Queue&, const uint64_t* bits, const int8_t* w, int32_t* y, const ConvShape&);
+    void (*linear_graded)(Queue&, const int16_t* x, const int8_t* w, int32_t* y, size_t rows,
+                          size_t in, size_t out);
+    void (*conv_graded)(Queue&, const int16_t* x, const int8_t* w, int32_t* y, const ConvShape&);
+};
+
+// ----------------------------------------------------------------------------------------------
 // tables
 template <class F>
 struct Table {
@@ -342,6 +378,7 @@ struct Table {
     Spike<F> spike;
     Optim<F> optim;
     Image<F> image;
+    Integer integer;
 };
 
 const Table<float>& reference();          // the definition: plain loops, double sums
