@@ -159,6 +159,10 @@ void check_fields(const Node& node) {
     };
     std::visit(
         Overloaded{
+            [&](const Input& input) {
+                number("scale", input.scale, "finite and >= 0",
+                       std::isfinite(input.scale) && input.scale >= 0);
+            },
             [&](const BatchNorm& bn) {
                 number("eps", bn.eps, "positive", positive(bn.eps));
                 number("momentum", bn.momentum, "in [0, 1]", bn.momentum >= 0 && bn.momentum <= 1);

@@ -15,6 +15,8 @@ namespace nc {
 // Shapes are those of one sample: [F] or [H, W, C], without batch and time.
 struct Input {
     Shape shape;
+    // Above 0, of a quantised network: it takes round(x * scale), clipped to -128 .. 127.
+    double scale = 0;
 };
 struct Output {};
 struct Linear {

@@ -36,6 +36,7 @@ void visit_fields(V& v, Op& op) {
     using T = std::remove_const_t<Op>;
     if constexpr (std::is_same_v<T, Input>) {
         v("shape", op.shape);
+        v("scale", op.scale);
     } else if constexpr (std::is_same_v<T, Conv>) {
         v.pair("stride", op.options.stride_h, op.options.stride_w);
         v.pair("padding", op.options.pad_h, op.options.pad_w);

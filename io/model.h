@@ -32,7 +32,7 @@ struct Model {
 //   {"nodes": [{"name": "conv1", "op": "conv", FIELDS}, ..],
 //    "edges": [{"from": "input", "to": "conv1", "delay": 0}, ..]}
 // op          fields; those with a default may be left out
-// input       shape [H, W, C] or [F]
+// input       shape [H, W, C] or [F]; scale (of a quantised network)
 // linear      weight; bias optional
 // conv        weight; bias optional; stride, padding, dilation [h, w] or one number; groups
 // batch_norm  mean, variance; gamma, beta optional; eps, momentum

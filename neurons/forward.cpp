@@ -351,7 +351,21 @@ class Interpreter {
         return std::visit([&](const auto& op) { return run(op, p); }, graph_.nodes[p.node].op);
     }
 
-    Value run(const Input&, const Place& p) { return p.x; }
+    // A quantised network rounds what it is given to signed 8-bit values: adding and taking away
+    // 1.5 * 2^23 rounds to even.
+    Value run(const Input& op, const Place& p) {
+        if (!(op.scale > 0)) return p.x;
+        constexpr float magic = 12582912;
+        const Shape row = {p.x.v.shape().back()};
+        const auto constant = [&](float value) {
+            Tensor t = compute_.empty(row);
+            compute_.table->elementwise.fill(compute_.queue, value, t.data<float>(), t.elements());
+            return t;
+        };
+        Tensor y = ops::clamp(compute_, ops::scale(compute_, p.x.v.value, op.scale), -128, 127);
+        y = ops::add_row(compute_, ops::add_row(compute_, y, constant(magic)), constant(-magic));
+        return {Var(y), p.x.time};
+    }
     Value run(const Output&, const Place& p) { return p.x; }
     Value run(const Add&, const Place& p) { return p.x; }
     Value run(const Linear& op, const Place& p) {
