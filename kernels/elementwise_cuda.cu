@@ -1,23 +1,35 @@
-// The elementwise family on CUDA: one thread an element, a few more steps where the grid is smaller.
+// The elementwise family on CUDA: a block 512 elements, a thread four of them, read before the
+// first is written so that their reads are in flight at once. Bytes an element: 4 written, 4 read
+// of each input.
 //
-// Bitwise like the reference for + - * / and comparisons; the transcendental activations are computed in
-// double, as the reference does.
+// Bitwise like the reference for + - * / and comparisons; the transcendental activations are
+// computed in double, as the reference does.
 #include "kernels/sum_cuda.cuh"
 
 namespace nc::kernels::NC_CUDA {
 namespace {
 
-constexpr unsigned threads = 256;
+constexpr unsigned threads = 128, steps = 4;
 
 // out[i] = op(i) for every i; op is a struct of pointers with a call operator.
 template <class Op>
 __global__ void map(Op op, float* out, size_t n) {
-    for (size_t i = global_thread(); i < n; i += global_threads()) out[i] = op(i);
+    const size_t first = size_t(blockIdx.x) * threads * steps + threadIdx.x;
+    if (first + (steps - 1) * threads < n) {
+        float value[steps];
+        NC_UNROLL
+        for (unsigned j = 0; j < steps; ++j) value[j] = op(first + j * threads);
+        NC_UNROLL
+        for (unsigned j = 0; j < steps; ++j) out[first + j * threads] = value[j];
+    } else {
+        for (size_t i = first; i < n; i += threads) out[i] = op(i);
+    }
 }
 
 template <class Op>
 void run(Queue& queue, Op op, float* out, size_t n) {
-    launch(map<Op>, dim3(blocks_for(n, threads)), dim3(threads), queue, op, out, n);
+    launch(map<Op>, dim3(unsigned((n + threads * steps - 1) / (threads * steps))), dim3(threads),
+           queue, op, out, n);
 }
 
 struct Fill {
@@ -138,9 +150,7 @@ struct ActivateBackward {
 struct Prelu {
     const float *x, *slope;
     size_t cols;
-    __device__ float operator()(size_t i) const {
-        return x[i] > 0 ? x[i] : x[i] * slope[i % cols];
-    }
+    __device__ float operator()(size_t i) const { return x[i] > 0 ? x[i] : x[i] * slope[i % cols]; }
 };
 struct PreluBackward {
     const float *x, *slope, *dy;

@@ -1,7 +1,8 @@
-// Sums over the rows of a matrix, column by column: what statistics, biases, slopes and thresholds need.
+// Sums over the rows of a matrix, column by column: what statistics, biases, slopes and thresholds
+// need.
 //
-// A fixed tree that depends on the sizes only: rows in chunks; in a chunk each thread adds every by-th row
-// in float, the threads of a column are added in order in double, then the chunks.
+// A fixed tree that depends on the sizes only: rows in chunks; in a chunk each thread adds every
+// by-th row in float, the threads of a column are added in order in double, then the chunks.
 #pragma once
 
 #include "kernels/cuda_util.cuh"
@@ -15,6 +16,7 @@ struct Terms {
 };
 
 constexpr unsigned sum_threads = 256;
+constexpr unsigned sum_batch = 8;  // terms a thread asks memory for before it adds them
 constexpr size_t most_chunks = 1024;
 
 struct ColumnTree {
@@ -42,17 +44,27 @@ static inline size_t column_scratch(size_t rows, size_t cols, int k) {
 template <int k, class Term>
 static __global__ void column_parts(Term term, size_t rows, size_t cols, size_t height,
                                     double* parts) {
-    NC_SHARED(float, all, sum_threads * k);
+    NC_SHARED(float, all, sum_threads* k);
     const unsigned tx = threadIdx.x, ty = threadIdx.y, bx = blockDim.x, by = blockDim.y;
     const size_t c = size_t(blockIdx.y) * bx + tx, chunk = blockIdx.x;
     const size_t begin = chunk * height, end = begin + height < rows ? begin + height : rows;
     float sum[k];
     for (int j = 0; j < k; ++j) sum[j] = 0;
-    if (c < cols)
-        for (size_t r = begin + ty; r < end; r += by) {
+    if (c < cols) {
+        size_t r = begin + ty;
+        for (; r + (sum_batch - 1) * by < end; r += sum_batch * by) {
+            Terms<k> t[sum_batch];
+            NC_UNROLL
+            for (unsigned i = 0; i < sum_batch; ++i) t[i] = term(r + i * by, c);
+            NC_UNROLL
+            for (unsigned i = 0; i < sum_batch; ++i)
+                for (int j = 0; j < k; ++j) sum[j] += t[i].v[j];
+        }
+        for (; r < end; r += by) {
             const Terms<k> t = term(r, c);
             for (int j = 0; j < k; ++j) sum[j] += t.v[j];
         }
+    }
     for (int j = 0; j < k; ++j) all[(j * by + ty) * bx + tx] = sum[j];
     __syncthreads();
     if (ty != 0 || c >= cols) return;
@@ -77,8 +89,8 @@ static __global__ void column_wholes(Finish finish, const double* parts, size_t 
     if (threadIdx.x == 0) finish(c, sum);
 }
 
-// finish(c, sum) once for every column, sum[j] being that of term(r, c).v[j] over all rows. Term and
-// Finish are called on the device; they are structs of pointers. Needs column_scratch bytes.
+// finish(c, sum) once for every column, sum[j] being that of term(r, c).v[j] over all rows. Term
+// and Finish are called on the device; they are structs of pointers. Needs column_scratch bytes.
 template <int k, class Term, class Finish>
 static inline void sum_columns(Queue& queue, Term term, Finish finish, size_t rows, size_t cols) {
     if (cols == 0) return;
@@ -90,8 +102,8 @@ static inline void sum_columns(Queue& queue, Term term, Finish finish, size_t ro
         launch(column_wholes<k, warp_size, Finish>, dim3(unsigned(cols)), dim3(warp_size), queue,
                finish, parts, t.chunks, cols);
     else
-        launch(column_wholes<k, sum_threads, Finish>, dim3(unsigned(cols)), dim3(sum_threads), queue,
-               finish, parts, t.chunks, cols);
+        launch(column_wholes<k, sum_threads, Finish>, dim3(unsigned(cols)), dim3(sum_threads),
+               queue, finish, parts, t.chunks, cols);
 }
 
 // Finishes one sum into a row of floats.
