@@ -4,6 +4,8 @@
 //
 // Bitwise like the reference for + - * / and comparisons; the transcendental activations are
 // computed in double, as the reference does.
+#include <type_traits>
+
 #include "kernels/sum_cuda.cuh"
 
 namespace nc::kernels::NC_CUDA {
@@ -87,8 +89,10 @@ __device__ double normal_cdf(double x) {
     return 0.5 * erfc(-x * 0.70710678118654752);
 }
 
+// The kind is a kernel of its own: a switch between an element's read and the next would keep the
+// reads apart.
+template <Activation kind>
 struct Activate {
-    Activation kind;
     float param;
     const float* x;
     __device__ float operator()(size_t i) const {
@@ -113,8 +117,8 @@ struct Activate {
     }
 };
 
+template <Activation kind>
 struct ActivateBackward {
-    Activation kind;
     float param;
     const float *x, *dy;
     __device__ float operator()(size_t i) const {
@@ -147,16 +151,41 @@ struct ActivateBackward {
     }
 };
 
+// body(kind), as a constant.
+template <class Body>
+void for_kind(Activation kind, Body body) {
+    switch (kind) {
+        case Activation::relu:
+            return body(std::integral_constant<Activation, Activation::relu>());
+        case Activation::leaky_relu:
+            return body(std::integral_constant<Activation, Activation::leaky_relu>());
+        case Activation::relu6:
+            return body(std::integral_constant<Activation, Activation::relu6>());
+        case Activation::silu:
+            return body(std::integral_constant<Activation, Activation::silu>());
+        case Activation::gelu:
+            return body(std::integral_constant<Activation, Activation::gelu>());
+        case Activation::sigmoid:
+            return body(std::integral_constant<Activation, Activation::sigmoid>());
+        case Activation::tanh:
+            return body(std::integral_constant<Activation, Activation::tanh>());
+    }
+}
+
 struct Prelu {
     const float *x, *slope;
     size_t cols;
-    __device__ float operator()(size_t i) const { return x[i] > 0 ? x[i] : x[i] * slope[i % cols]; }
+    __device__ float operator()(size_t i) const {
+        const float v = x[i], s = slope[i % cols];
+        return v > 0 ? v : v * s;
+    }
 };
 struct PreluBackward {
     const float *x, *slope, *dy;
     size_t cols;
     __device__ float operator()(size_t i) const {
-        return x[i] > 0 ? dy[i] : dy[i] * slope[i % cols];
+        const float v = x[i], d = dy[i], s = slope[i % cols];
+        return v > 0 ? d : d * s;
     }
 };
 struct SlopeTerm {
@@ -164,7 +193,8 @@ struct SlopeTerm {
     size_t cols;
     __device__ Terms<1> operator()(size_t r, size_t c) const {
         const size_t i = r * cols + c;
-        return {{x[i] > 0 ? 0.f : x[i] * dy[i]}};
+        const float v = x[i], d = dy[i];
+        return {{v > 0 ? 0.f : v * d}};
     }
 };
 
@@ -199,11 +229,11 @@ void mul_row(Queue& q, const float* a, const float* row, float* out, size_t rows
     run(q, MulRow{a, row, cols}, out, rows * cols);
 }
 void activate(Queue& q, Activation kind, float param, const float* x, float* y, size_t n) {
-    run(q, Activate{kind, param, x}, y, n);
+    for_kind(kind, [&](auto known) { run(q, Activate<known.value>{param, x}, y, n); });
 }
 void activate_backward(Queue& q, Activation kind, float param, const float* x, const float* dy,
                        float* dx, size_t n) {
-    run(q, ActivateBackward{kind, param, x, dy}, dx, n);
+    for_kind(kind, [&](auto known) { run(q, ActivateBackward<known.value>{param, x, dy}, dx, n); });
 }
 void prelu(Queue& q, const float* x, const float* slope, float* y, size_t rows, size_t cols) {
     run(q, Prelu{x, slope, cols}, y, rows * cols);
