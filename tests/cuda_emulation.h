@@ -21,6 +21,17 @@
 #include <type_traits>
 #include <utility>
 
+#if defined(__SANITIZE_ADDRESS__)
+#define NC_ADDRESS_SANITIZER 1
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define NC_ADDRESS_SANITIZER 1
+#endif
+#endif
+#ifdef NC_ADDRESS_SANITIZER
+#include <sanitizer/asan_interface.h>
+#endif
+
 #define NC_CUDA_EMULATED 1
 #define __global__
 #define __device__
@@ -126,13 +137,21 @@ inline unsigned ballot(unsigned mask, bool vote, int line) {
     return out;
 }
 
-// A shared array: the same for all threads of a block, poisoned when a block first uses it.
+// A shared array: the same for all threads of a block, poisoned when a block first uses it; between walls.
 template <class T, size_t n>
 struct Shared {
     uint64_t block = 0;
+    alignas(128) unsigned char before[128];
     alignas(128) T values[n];
+    unsigned char behind[128];
     T* use() {
         if (block != block_number()) {
+#ifdef NC_ADDRESS_SANITIZER
+            if (block == 0) {
+                __asan_poison_memory_region(before, sizeof before);
+                __asan_poison_memory_region(behind, sizeof behind);
+            }
+#endif
             std::memset(static_cast<void*>(values), 0xff, sizeof values);
             block = block_number();
         }
@@ -142,7 +161,7 @@ struct Shared {
 
 }  // namespace nc::emulation
 
-#define NC_SHARED(type, name, count)                                     \
+#define NC_SHARED(type, name, count)                               \
     static ::nc::emulation::Shared<type, (count)> name##_of_block; \
     type* const name = name##_of_block.use()
 

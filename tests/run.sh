@@ -15,7 +15,7 @@ Stages, all of them by default:
             cases only once: they try all of them against the reference each time)
   clang     clang++: the test binary
   sanitize  g++ with address and undefined sanitizers: the test binary
-  scripts   whole programs, fetch, layers and README, against the g++ release build
+  scripts   whole programs, faults planted in kernels, fetch, layers and README, against the g++ release build
 --full runs what takes longer too (the same as NC_FULL=1).
 NC_DATA names real data, NC_GOLDEN recorded vectors; tests that need them are skipped without.
 The last line is "N passed, N failed, N skipped"; the exit status is 0 when nothing failed.
@@ -141,7 +141,7 @@ scripts_stage() {
     gcc_build || return
     export NC_BUILD=$PWD/build-gcc
     local name
-    for name in layers fetch program readme; do
+    for name in layers cuda_fault fetch program readme; do
         script "$name" bash "tests/${name}_test.sh"
     done
 }

@@ -1,0 +1,172 @@
+#!/usr/bin/env bash
+# Faults planted in copies of the CUDA kernels, one at a time: the kernels' cases, run in emulation, fail with each.
+cd "$(dirname "$0")/.." || exit 2
+. tests/script.sh
+build=$(cd "${NC_BUILD:?names the build to use}" && pwd)
+libraries=$(ninja -C "$build" -t commands nc_test | tail -1 | grep -o -- '-Wl,--as-needed.*' |
+    sed 's/libnc_cuda_emulated\.a//')
+tree=$PWD emulated=libnc_cuda_emulated.a.p
+sanitizer='-fsanitize=address'
+export OMP_WAIT_POLICY=passive # spinning threads steal the core from the others
+cores=$(nproc)
+declare -A controlled # what is tried without a fault
+tried=() # one name each; what went wrong is in $work/NUMBER/said, which is empty when nothing did
+
+# compile SOURCE OBJECT FOLDER [FLAG]: as the emulated library is; what FOLDER has comes before the tree's.
+compile() {
+    g++ -std=c++20 -O1 -w -ffp-contract=off -I"$3" -I. -include tests/cuda_emulation.h \
+        -DNC_CUDA=on_cuda_emulated ${4:-} -c -x c++ "$1" -o "$2"
+}
+
+# cases UNIT CASES FOLDER [FLAG]: builds the kernels of UNIT_cuda.cu and runs these cases on them. The exit status is
+# the cases', 125 when there is nothing to run. CASES are "family: pattern of names".
+cases() {
+    local unit=$1 family=${2%%: *} pattern=${2#*: } folder=$3 flag=${4:-} others objects=("$3/kernels.o") source
+    source=$folder/kernels/${unit}_cuda.cu
+    [ -f "$source" ] || source=kernels/${unit}_cuda.cu
+    compile "$source" "$folder/kernels.o" "$folder" "$flag" || return 125
+    others=$(cd "$build" && ls $emulated/*.o | grep -v "_${unit}_cuda\.cu")
+    if [ -n "$flag" ]; then
+        others=$(grep -v /tests_cuda_emulation <<<"$others")
+        objects+=("$work/emulation.o")
+    fi
+    (cd "$build" && g++ $flag -o "$folder/test" nc_test.p/tests_main.cpp.o \
+        "nc_test.p/tests_kernels_${family}_test.cpp.o" "${objects[@]}" $others $libraries) || return 125
+    timeout 120 "$folder/test" --abort-after=1 --no-colors=true -tc="$pattern" >"$folder/log" 2>&1
+}
+
+# plant FILE UNIT CASES FROM TO [FLAG]: says so unless the cases fail with FROM in kernels/FILE replaced by TO.
+plant() {
+    local file=kernels/$1 unit=$2 cases=$3 from=$4 to=$5 folder=$PWD text status=0
+    cd "$tree" || return
+    text=$(<"$file")
+    if [[ $text != *"$from"* ]] || [ "$from" = "$to" ]; then
+        echo "$file has changed: the fault no longer applies: $from"
+        return
+    fi
+    mkdir "$folder/kernels"
+    printf '%s\n' "${text/"$from"/"$to"}" >"$folder/$file"
+    cases "$unit" "$cases" "$folder" "${6:-}" >"$folder/built" 2>&1 || status=$?
+    case $status in
+        0) echo "not noticed" ;;
+        124) echo "does not end" ;;
+        125) cat "$folder/built" ;;
+    esac
+}
+
+# control UNIT CASES [FLAG]: says so unless the cases pass without a fault.
+control() {
+    local folder=$PWD
+    cd "$tree" || return
+    cases "$1" "$2" "$folder" "${3:-}" >"$folder/built" 2>&1 || cat "$folder/built" "$folder/log"
+}
+
+# start NAME COMMAND...: beside others, one a core.
+start() {
+    local folder=$work/${#tried[@]}
+    tried+=("$1")
+    shift
+    while [ "$(jobs -rp | wc -l)" -ge "$cores" ]; do wait -n; done
+    mkdir "$folder"
+    (cd "$folder" && "$@" >"$folder/said" 2>&1) &
+}
+
+# fault NAME FILE UNIT CASES FROM TO [FLAG]
+fault() {
+    local key="$3 with ${4#*: } ${7:-}"
+    if [ -z "${controlled[$key]:-}" ]; then
+        controlled[$key]=yes
+        start "without a fault: $key" control "$3" "$4" "${7:-}"
+    fi
+    start "$1" plant "${@:2}"
+}
+
+compile tests/cuda_emulation.cpp "$work/emulation.o" . $sanitizer
+
+spike='spike: convolution canonical*'
+fault 'spike: a slab of weights is read before it is there' spike_cuda.cu spike "$spike" \
+    '__syncthreads();
+            ky = slab_ky' \
+    'ky = slab_ky'
+fault 'spike: a slab of weights is written over while it is read' spike_cuda.cu spike "$spike" \
+    '__syncthreads();
+            for (unsigned i = threadIdx.x; i < rows * width' \
+    'for (unsigned i = threadIdx.x; i < rows * width'
+fault 'spike: a tile is read before it is there' spike_cuda.cu spike "$spike" \
+    '__syncthreads();
+        NC_UNROLL
+        for (unsigned k = 0; k < tile_inputs; ++k)' \
+    'NC_UNROLL
+        for (unsigned k = 0; k < tile_inputs; ++k)'
+fault 'spike: a shared array is one too small' spike_cuda.cu spike "$spike" \
+    'slab_rows* width)' 'slab_rows* width - 1)' $sanitizer
+fault 'spike: outputs past the last are written' spike_cuda.cu spike "$spike" \
+    'if (pixel < all && o < s.cout)' 'if (pixel < all)' $sanitizer
+fault 'spike: a canonical sum is taken in reverse' spike_cuda.cu spike "$spike" \
+    'own[list[e + j] * s.cout]' 'own[list[listed - 1 - e - j] * s.cout]'
+fault 'spike: the row after the one that fired is added' spike_cuda.cu spike "$spike" \
+    'row + unsigned(__ffsll((long long)word) - 1)' 'row + unsigned(__ffsll((long long)word))'
+fault 'spike: products that are not 0 or 1 times a weight are fused' spike_cuda.cu spike "$spike" \
+    'binary ? add_tiles<true> : add_tiles<false>' 'add_tiles<true>'
+fault 'spike: a bias of -0 stays one' spike_cuda.cuh spike "$spike" 'bias[o] + 0.f' 'bias[o]'
+fault 'spike: a ballot is kept by the wrong lane' spike_cuda.cu spike 'spike: spikes pack*' \
+    'if (lane == k) own' 'if (lane == k + 1) own'
+fault 'spike: words are left unwritten' spike_cuda.cu spike 'spike: spikes pack*' \
+    'lane < at_once && first' 'lane + 1 < at_once && first'
+fault 'spike: parts of a block sum are read before they are there' cuda_util.cuh spike 'spike: spikes pack*' \
+    '__syncthreads();
+    T sum' \
+    'T sum'
+fault 'split: the lower half of the weights is left out' spike_split_cuda.cu spike_split 'spike: split*' \
+    'mma(sum[p][o], a[p], lo);' ''
+fault 'split: two pieces of a fragment change places' spike_split_cuda.cu spike_split 'spike: split*' \
+    'row >> i % 4 / 2 * 8' 'row >> i % 2 * 8'
+fault 'split: spikes are written over while they are read' spike_split_cuda.cu spike_split 'spike: split*' \
+    '__syncthreads();
+        unsigned pieces' \
+    'unsigned pieces'
+fault 'neuron: the membrane is not carried over' neuron_cuda.cu neuron 'neuron: neuron forward equals*' \
+    'v != nullptr && mine ? v[i] : v0[p]' 'v0[p]'
+fault 'neuron: > for >=' neuron_math.h neuron 'neuron: neuron forward equals*' 'a >= theta' 'a > theta'
+fault 'neuron: a step has a wrong stride' neuron_cuda.cu neuron 'neuron: neuron forward equals*' \
+    'or_last(begin + j, s.steps) * s.size]' 'or_last(begin + j, s.steps) * padded]'
+fault 'neuron: threads past the last element send spikes' neuron_cuda.cu neuron 'neuron: neuron forward equals*' \
+    'spike && mine' 'spike'
+fault 'neuron: a checkpoint is not stored' neuron_cuda.cu neuron 'neuron: neuron backward*' \
+    'k.checkpoints[block * s.size + i] = m;' ''
+fault 'neuron: a checkpoint of another block is read' neuron_cuda.cu neuron 'neuron: neuron backward*' \
+    '(block - 1) * s.size' 'block * s.size'
+fault 'sums: rows of a chunk are added before they are there' sum_cuda.cuh elementwise 'elementwise: prelu*' \
+    '__syncthreads();
+    if (ty != 0' \
+    'if (ty != 0'
+fault 'sums: a chunk begins at the one before' sum_cuda.cuh elementwise 'elementwise: prelu*' \
+    'begin = chunk * height' 'begin = (chunk - (chunk > 0)) * height'
+gemm='gemm: gemm: every table*'
+fault 'gemm: a tile is read before it is there' gemm_cuda.cuh gemm "$gemm" \
+    '__syncthreads();
+
+    float sums' \
+    'float sums'
+fault 'gemm: a tile is written over while it is read' gemm_cuda.cuh gemm "$gemm" \
+    '__syncthreads();
+    }
+
+    const bool whole' \
+    '}
+
+    const bool whole'
+fault 'gemm: rows of a thread lie too close' gemm_cuda.cuh gemm "$gemm" 'i / 4 * 16' 'i / 4 * 8'
+fault 'gemm: columns past the last are written' gemm_cuda.cuh gemm "$gemm" 'if (j < left) out' 'out'
+fault 'gemm: terms past the last are read' gemm_cuda.cuh gemm "$gemm" 'at < end' 'at <= end' $sanitizer
+fault 'gemm: a part of the terms is left out' gemm_cuda.cuh gemm "$gemm" 'unsigned s = 1;' 'unsigned s = 2;'
+conv='conv: conv: strides*'
+fault 'conv: the row below the image is read' conv_cuda.cu conv "$conv" \
+    'unsigned(place.y + tap.y) >= h' 'unsigned(place.y + tap.y) > h'
+fault 'conv: columns have the stride of rows' conv_cuda.cu conv "$conv" 'int(s.stride_w)' 'int(s.stride_h)'
+wait
+for i in "${!tried[@]}"; do
+    said=$(<"$work/$i/said")
+    if [ -z "$said" ]; then pass "${tried[i]}"; else fail "${tried[i]}" "$said"; fi
+done
+finish
