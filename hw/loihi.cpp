@@ -145,13 +145,13 @@ class Chip {
  private:
     struct State {
         std::vector<int32_t> u, v, threshold, bias;
-        std::vector<int32_t> a, part;  // this step's current
-        std::vector<int32_t> input;    // the current of static input, computed once
-        std::vector<uint64_t> bits;    // this step's spikes, flat
-        std::deque<Sent> sent;         // the latest steps' spikes, newest last
-        int first_kept = 0;            // the step of sent.front()
-        size_t keep = 1;               // how many steps someone may still ask for
-        std::vector<int64_t> sums;     // readout
+        std::vector<int32_t> a, part;             // this step's current
+        std::vector<std::vector<int32_t>> input;  // by synapse: static input's, computed once
+        std::vector<uint64_t> bits;               // this step's spikes, flat
+        std::deque<Sent> sent;                    // the latest steps' spikes, newest last
+        int first_kept = 0;                       // the step of sent.front()
+        size_t keep = 1;                          // how many steps someone may still ask for
+        std::vector<int64_t> sums;                // readout
     };
 
     void start(size_t i) {
@@ -161,6 +161,7 @@ class Chip {
         s.u.assign(n, 0);
         s.v.assign(n, 0);
         s.a.assign(n, 0);
+        s.input.resize(p.synapses.size());
         for (const int32_t b : p.bias) {
             if (std::abs(int64_t(b)) >= int64_t(1) << 25)
                 fail(p.name + ": a bias of " + std::to_string(b));
@@ -189,10 +190,11 @@ class Chip {
         State& s = states_[i];
         const size_t n = N_ * p.size();
         std::fill(s.a.begin(), s.a.end(), 0);
-        for (const Synapses& syn : p.synapses) {
+        for (size_t k = 0; k < p.synapses.size(); ++k) {
+            const Synapses& syn = p.synapses[k];
             if (t < syn.delay) continue;
             if (syn.from == 0)
-                from_input(p, s, syn, t - syn.delay);
+                from_input(p, s, s.input[k], syn, t - syn.delay);
             else
                 from_spikes(p, s, syn, t - syn.delay);
         }
@@ -259,19 +261,20 @@ class Chip {
 
     // The input current: of a static sample computed once and kept, the only multiplications there
     // are.
-    void from_input(const Population& p, State& s, const Synapses& syn, int t) {
+    void from_input(const Population& p, State& s, std::vector<int32_t>& current,
+                    const Synapses& syn, int t) {
         const size_t frame = N_ * net_.populations[0].size();
-        if (temporal_ || s.input.empty()) {
+        if (temporal_ || current.empty()) {
             const int16_t* x = input_.data() + (temporal_ ? size_t(t) * frame : 0);
-            s.input.assign(N_ * p.size(), 0);
+            current.assign(N_ * p.size(), 0);
             std::vector<int16_t> pooled;
             if (syn.pooled) {
                 pooled = sums(syn.pool, [&](size_t j) { return x[j]; });
                 x = pooled.data();
             }
-            graded(p, syn, x, s.input.data());
+            graded(p, syn, x, current.data());
         }
-        for (size_t j = 0; j < s.a.size(); ++j) s.a[j] += s.input[j];
+        for (size_t j = 0; j < s.a.size(); ++j) s.a[j] += current[j];
     }
 
     // Sums over windows; value(j): element j of [N, h, w, c].
