@@ -97,7 +97,7 @@ struct Call {
         workspace = y + room.y;
         const uintptr_t pointers =
             reinterpret_cast<uintptr_t>(x_or_dx) | reinterpret_cast<uintptr_t>(y_or_dy);
-        if (pointers % 16 == 0 && x_count(s) * y_count(s) * w_rows(s) > 0)
+        if (pointers % 16 == 0 && x_count(s) > 0 && y_count(s) > 0 && w_rows(s) > 0)
             plan = plan_for(q, s, direction);
     }
     static size_t scratch(const ConvShape& s, size_t own) {

@@ -261,6 +261,8 @@ const Plan* plan_for(Queue& q, const ConvShape& shape, Direction direction) {
 
 bool execute(Queue& q, const Plan& plan, const void* x, const void* w, const void* y,
              void* workspace) {
+    const Vendor* const v = vendor(q);
+    if (v == nullptr) return false;
     cudnnBackendDescriptor_t pack = nullptr;
     if (!succeeded(q, cudnnBackendCreateDescriptor(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR, &pack)))
         return false;
@@ -274,7 +276,7 @@ bool execute(Queue& q, const Plan& plan, const void* x, const void* w, const voi
         succeeded(q, cudnnBackendSetAttribute(pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE,
                                               CUDNN_TYPE_VOID_PTR, 1, &workspace)) &&
         succeeded(q, cudnnBackendFinalize(pack)) &&
-        succeeded(q, cudnnBackendExecute(vendor(q)->dnn, plan.plan, pack));
+        succeeded(q, cudnnBackendExecute(v->dnn, plan.plan, pack));
     cudnnBackendDestroyDescriptor(pack);
     return done;
 }

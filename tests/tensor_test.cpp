@@ -119,6 +119,21 @@ TEST_CASE("tensor: views share, clones do not, misuse is named") {
     CHECK(contains(error_of([&] { a.item(); }), "not one element: [3, 2]"));
 }
 
+TEST_CASE("the CUDA tables are there exactly where a card is") {
+    for (const std::string name : {"cuda", "cuda-vendor"}) {
+        CAPTURE(name);
+        const auto* table = kernels::find(name.c_str());
+        REQUIRE((table != nullptr) == (kernels::cuda_backend() != nullptr));
+        if (table != nullptr) {
+            CHECK(table->name == name);
+            CHECK(table->cuda);
+        } else {
+            CHECK(kernels::why_unusable(name.c_str()) == kernels::why_no_cuda());
+            CHECK(kernels::why_no_cuda() != nullptr);
+        }
+    }
+}
+
 TEST_CASE("device names, and where nothing can run") {
     CHECK(parse_device("cpu") == Device{});
     CHECK(parse_device("cuda") == Device{DeviceKind::cuda, 0});
