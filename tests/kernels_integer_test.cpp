@@ -40,7 +40,8 @@ void check_scan(const Table<float>& table, const Case& c, uint64_t seed, int thr
     const ScanShape& s = c.shape;
     const size_t words = (s.size + 63) / 64;
     const auto threshold = integers(s.params, seed, 1, 1 << 20);
-    const auto bias = integers(s.params, seed + 1, -(1 << 15), 1 << 15);
+    auto bias = integers(s.params, seed + 1, -(1 << 15), 1 << 15);
+    if (seed % 3 == 0) bias[0] = threshold[0];  // spikes without input
     auto a = integers((s.constant_input ? 1 : s.steps) * s.size, seed + 2, -c.reach, c.reach);
     // Sums that reach the threshold exactly, and the registers' ends.
     for (size_t i = 0; i < a.size(); ++i) {
@@ -135,6 +136,29 @@ TEST_CASE("integer sums of spikes and graded events equal the reference") {
                     CHECK(y_events.values() == want_events);
                     CHECK((y.ok() && y_events.ok()));
                 }
+    }
+}
+
+TEST_CASE("an integer sum of several groups pads every group's channels to whole words") {
+    const size_t rows = 3, groups = 4, channels = 70, out = 9, words = 2;
+    const auto w = weights(groups * channels * out, 1);
+    const auto spikes = test::spike_values(rows * groups * channels, 2, 0.3);
+    std::vector<uint64_t> bits(rows * groups * words);
+    TestQueue one, two(2);
+    reference().spike.pack(one, spikes.data(), bits.data(), rows * groups, channels);
+    std::vector<int16_t> x;
+    for (const float v : spikes) x.push_back(int16_t(v));
+    std::vector<int32_t> want(rows * out);
+    reference().integer.linear_graded(one, x.data(), w.data(), want.data(), rows, groups * channels,
+                                      out);
+    auto all = test::tables_to_test();
+    all.push_back(&reference());
+    for (const auto* table : all) {
+        CAPTURE(table->name);
+        Guarded<int32_t> y(rows * out);
+        table->integer.linear_event(two, bits.data(), w.data(), y, rows, groups, channels, out);
+        CHECK(y.values() == want);
+        CHECK(y.ok());
     }
 }
 
