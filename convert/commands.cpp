@@ -17,6 +17,8 @@ const std::vector<Command>& commands() {
         {"sparsity", sparsity_command, "spikes per layer, with hashes of the spike trains"},
         {"energy", energy_command, "synaptic operations and modelled energy"},
         {"finetune", finetune_command, "train a spiking model further through its time steps"},
+        {"quantize", quantize_command, "8-bit or fewer weights and integer thresholds"},
+        {"verify", verify_command, "every membrane and spike on every backend, compared"},
         {"info", info_command, "what a model file holds"},
         {"backends", backends_command, "where networks can run on this machine"},
     };

@@ -17,6 +17,8 @@ int eval_command(int argc, char** argv);
 int sparsity_command(int argc, char** argv);
 int energy_command(int argc, char** argv);
 int finetune_command(int argc, char** argv);
+int quantize_command(int argc, char** argv);
+int verify_command(int argc, char** argv);
 int info_command(int argc, char** argv);
 int backends_command(int argc, char** argv);
 

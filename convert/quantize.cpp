@@ -1,0 +1,533 @@
+// Quantisation: the graph brought into the integer targets' form, one scale a channel, everything
+// rounded.
+#include "convert/quantize.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+
+#include "engine/graph_edit.h"
+#include "hw/integers.h"
+#include "neurons/train.h"
+
+namespace nc {
+namespace {
+
+constexpr double most_threshold = 131071, most_bias = 8190, whole_register = 131072;
+constexpr double register_share =
+    0.75;  // of it for what calibration sees: other samples may go further
+
+[[noreturn]] void refuse(const Graph& g, size_t node, const std::string& what) {
+    throw Error("[quantize] node '" + g.nodes[node].name + "' (" +
+                    std::string(operation_name(g.nodes[node].op)) + "): " + what,
+                ErrorKind::model);
+}
+
+template <class Op>
+bool is(const Graph& g, size_t node) {
+    return std::holds_alternative<Op>(g.nodes[node].op);
+}
+
+size_t first_source(const Graph& g, size_t node) {
+    return g.edges[inputs_of(g, node).front()].from;
+}
+
+// ----------------------------------------------------------------------------------------------
+// the form
+
+// Conv, then an average pool of what only the pool reads, is one convolution with a larger kernel.
+Conv with_pool(const Conv& conv, const ops::PoolOptions& pool) {
+    const auto& o = conv.options;
+    const Shape& s = conv.weight.shape();  // [kh, kw, cin / groups, cout]
+    const size_t kh = s[0] + (pool.kh - 1) * o.stride_h, kw = s[1] + (pool.kw - 1) * o.stride_w;
+    const size_t row = s[2] * s[3];
+    std::vector<double> sum(kh * kw * row, 0);
+    const auto w = conv.weight.to_vector<float>();
+    for (size_t py = 0; py < pool.kh; ++py)
+        for (size_t px = 0; px < pool.kw; ++px)
+            for (size_t y = 0; y < s[0]; ++y)
+                for (size_t x = 0; x < s[1]; ++x)
+                    for (size_t i = 0; i < row; ++i)
+                        sum[((y + py * o.stride_h) * kw + x + px * o.stride_w) * row + i] +=
+                            double(w[(y * s[1] + x) * row + i]) / double(pool.kh * pool.kw);
+    Conv out = conv;
+    out.weight = Tensor::from(std::vector<float>(sum.begin(), sum.end()), {kh, kw, s[2], s[3]});
+    out.options.stride_h = o.stride_h * pool.stride_h;
+    out.options.stride_w = o.stride_w * pool.stride_w;
+    return out;
+}
+
+Graph merge_pools(Graph g) {
+    for (size_t i = 0; i < g.nodes.size(); ++i) {
+        const auto* pool = std::get_if<AveragePool>(&g.nodes[i].op);
+        if (!pool || inputs_of(g, i).size() != 1) continue;
+        const size_t from = first_source(g, i);
+        const auto* conv = std::get_if<Conv>(&g.nodes[from].op);
+        if (!conv) continue;
+        if (outputs_of(g, from).size() != 1 || pool->options.pad_h + pool->options.pad_w > 0 ||
+            conv->options.dilation_h * conv->options.dilation_w != 1)
+            refuse(g, i, "this pool after '" + g.nodes[from].name + "' cannot become part of it");
+        g = replace(std::move(g), from, with_pool(*conv, pool->options));
+        g = remove(std::move(g), i);
+        i = size_t(-1);  // indices have moved
+    }
+    return g;
+}
+
+size_t window(const Graph& g, const std::vector<Shape>& shapes, size_t node) {
+    if (const auto* pool = std::get_if<AveragePool>(&g.nodes[node].op))
+        return pool->options.kh * pool->options.kw;
+    const Shape& x = shapes[first_source(g, node)];
+    return x[0] * x[1];
+}
+
+// A tensor times a factor, rounded once.
+Tensor times(const Tensor& t, double factor) {
+    std::vector<float> values = t.to_vector<float>();
+    for (float& x : values) x = float(double(x) * factor);
+    return Tensor::from(values, t.shape());
+}
+
+bool has_weights(const Operation& op) {
+    return is_weight_layer(op) || std::holds_alternative<Scale>(op);
+}
+
+// Weights (and Scales) that a node's output reaches through Flatten and sums; Error at anything
+// else.
+void weights_after(const Graph& g, size_t node, std::vector<size_t>& out) {
+    for (const size_t e : outputs_of(g, node)) {
+        const size_t to = g.edges[e].to;
+        if (has_weights(g.nodes[to].op))
+            out.push_back(to);
+        else if (is<Flatten>(g, to) || is<Add>(g, to))
+            weights_after(g, to, out);
+        else
+            refuse(g, to, "pooled spikes need weights after them");
+    }
+}
+
+// Every edge from spikes straight into a neuron or the output gets a Scale of ones, to be
+// quantised.
+Graph give_weights(Graph g) {
+    for (size_t e = 0; e < g.edges.size(); ++e) {
+        const size_t from = g.edges[e].from, to = g.edges[e].to;
+        if (has_weights(g.nodes[from].op) || is<Add>(g, from)) continue;
+        // Into a neuron, an output, or a sum that leads to one.
+        size_t end = to;
+        while (is<Add>(g, end) && outputs_of(g, end).size() == 1)
+            end = g.edges[outputs_of(g, end).front()].to;
+        if (!is<Neuron>(g, end) && !is<Output>(g, end)) continue;
+        const size_t channels = infer_shapes(g)[from].back();
+        g = insert_on_edge(std::move(g), e, unique_name(g, g.nodes[to].name + "_from"),
+                           Scale{Tensor::full<float>({channels}, 1)});
+    }
+    return g;
+}
+
+Graph count_pools(Graph g) {
+    for (size_t i = 0; i < g.nodes.size(); ++i) {
+        if (!is<AveragePool>(g, i) && !is<GlobalAveragePool>(g, i)) continue;
+        const auto after = outputs_of(g, i);
+        if (after.size() == 1 &&
+            g.nodes[g.edges[after.front()].to].name == g.nodes[i].name + "_count")
+            continue;
+        const size_t k = window(g, infer_shapes(g), i);
+        for (size_t n = 0; n <= k; ++n)
+            if (float(n) * float(1.0 / double(k)) * float(k) != float(n))
+                refuse(g, i,
+                       "counts of a window of " + std::to_string(k) +
+                           " are not exact in floats as an average");
+        std::vector<size_t> weights;
+        weights_after(g, i, weights);
+        for (const size_t w : weights) {
+            Operation op = g.nodes[w].op;
+            if (auto* linear = std::get_if<Linear>(&op))
+                linear->weight = times(linear->weight, 1.0 / double(k));
+            else if (auto* conv = std::get_if<Conv>(&op))
+                conv->weight = times(conv->weight, 1.0 / double(k));
+            else
+                std::get<Scale>(op).scale = times(std::get<Scale>(op).scale, 1.0 / double(k));
+            if (inputs_of(g, w).size() != 1) refuse(g, w, "it adds pooled spikes to others");
+            g = replace(std::move(g), w, op);
+        }
+        g = insert_after(std::move(g), i, g.nodes[i].name + "_count",
+                         Scale{Tensor::full<float>({1}, float(k))});
+    }
+    return g;
+}
+
+Graph integer_form(const Graph& g) {
+    return sorted(count_pools(give_weights(merge_pools(g))));
+}
+
+// ----------------------------------------------------------------------------------------------
+// groups that share scales
+
+struct Feeding {
+    size_t population = 0;
+    std::vector<size_t> weights;   // nodes that feed it
+    std::vector<bool> from_input;  // per node of weights: it reads the input, not spikes
+};
+
+bool reads_input(const Graph& g, size_t node) {
+    for (const size_t e : inputs_of(g, node)) {
+        const size_t from = g.edges[e].from;
+        if (is<Input>(g, from)) return true;
+        if (!is<Neuron>(g, from) && reads_input(g, from)) return true;
+    }
+    return false;
+}
+
+std::vector<Feeding> groups_of(const Graph& g) {
+    std::vector<Feeding> out;
+    std::vector<bool> taken(g.nodes.size());
+    const auto gather = [&](auto self, size_t node, Feeding& group) -> void {
+        for (const size_t e : inputs_of(g, node)) {
+            const size_t from = g.edges[e].from;
+            if (is<Add>(g, from)) {
+                self(self, from, group);
+            } else if (has_weights(g.nodes[from].op)) {
+                if (taken[from]) refuse(g, from, "two populations share it");
+                taken[from] = true;
+                group.weights.push_back(from);
+                group.from_input.push_back(reads_input(g, from));
+            } else {
+                refuse(g, from, "no weights between it and '" + g.nodes[node].name + "'");
+            }
+        }
+    };
+    for (const size_t node : topological_order(g)) {
+        if (!is<Neuron>(g, node) && !is<Output>(g, node)) continue;
+        Feeding group;
+        group.population = node;
+        gather(gather, node, group);
+        out.push_back(std::move(group));
+    }
+    return out;
+}
+
+const Tensor& weight_of(const Operation& op) {
+    if (const auto* linear = std::get_if<Linear>(&op)) return linear->weight;
+    if (const auto* conv = std::get_if<Conv>(&op)) return conv->weight;
+    return std::get<Scale>(op).scale;
+}
+
+Tensor bias_of(const Operation& op) {
+    if (const auto* linear = std::get_if<Linear>(&op)) return linear->bias;
+    if (const auto* conv = std::get_if<Conv>(&op)) return conv->bias;
+    return {};
+}
+
+// The scale of one channel's weights: whole numbers up to `most`. Scales beyond the largest
+// weight's clip a few weights and round all others finer; the least squared error wins.
+double channel_scale(const std::vector<float>& w, size_t channel, size_t channels, double most,
+                     bool search) {
+    double largest = 0;
+    for (size_t i = channel; i < w.size(); i += channels)
+        largest = std::max(largest, std::abs(double(w[i])));
+    if (largest == 0) return std::numeric_limits<double>::infinity();
+    double best = most / largest, least = std::numeric_limits<double>::infinity();
+    for (int step = 0; step < (search ? 13 : 1); ++step) {
+        const double scale = most / (largest * (1 - 0.05 * step));
+        double error = 0;
+        for (size_t i = channel; i < w.size(); i += channels) {
+            const double rounded = std::clamp(std::nearbyint(w[i] * scale), -most, most) / scale;
+            error += (rounded - w[i]) * (rounded - w[i]);
+        }
+        if (error < least) {
+            least = error;
+            best = scale;
+        }
+    }
+    return best;
+}
+
+double most_of(int bits) {
+    if (bits < 2 || bits > 8)
+        throw Error("[quantize] weights have 2 to 8 bits, not " + std::to_string(bits),
+                    ErrorKind::usage);
+    return double((1 << (bits - 1)) - 1);
+}
+
+// ----------------------------------------------------------------------------------------------
+// what calibration sees
+
+struct Range {
+    double input = 0;           // largest magnitude of a sample's value
+    bool whole = true;          // all values are whole
+    std::vector<float> sample;  // some of its values
+    std::map<size_t, std::vector<double>>
+        reach;  // population: per channel the largest current or membrane
+};
+
+void follow(const Neuron& n, const Observation& o, std::vector<double>& most) {
+    const size_t channels = o.x.shape().back(), size = o.y.elements() / o.T;
+    const auto theta = n.theta.to_vector<float>();
+    const auto v0 = n.v0.defined() ? n.v0.to_vector<float>() : std::vector<float>();
+    const float* x = o.x.data<float>();
+    const float* y = o.y.data<float>();
+    const size_t sample = size / o.N;
+    for (size_t i = 0; i < size; ++i) {
+        const size_t p = i % sample;
+        const double th = theta[p % theta.size()];
+        double v = v0.empty() ? n.v0_fraction * th : double(v0[p % v0.size()]);
+        double& top = most[i % channels];
+        for (size_t t = 0; t < o.T; ++t) {
+            const double current = x[(o.x_time ? t * size : 0) + i];
+            v = n.rule.beta * v + current;
+            top = std::max({top, std::abs(v), std::abs(current)});
+            if (y[t * size + i] != 0) v -= th;
+        }
+    }
+}
+
+Range measure(Compute& compute, const Graph& g, const Dataset& calibration,
+              const QuantizeOptions& options) {
+    Range range;
+    EvaluateOptions run;
+    run.T = options.T;
+    run.batch = 20;
+    run.samples = std::min(options.calibration_samples, calibration.size());
+    run.observe = [&](const Observation& o) {
+        const Node& node = g.nodes[o.node];
+        if (std::holds_alternative<Input>(node.op)) {
+            const float* x = o.y.data<float>();
+            for (size_t i = 0; i < o.y.elements(); ++i) {
+                range.input = std::max(range.input, std::abs(double(x[i])));
+                range.whole = range.whole && x[i] == std::floor(x[i]);
+                if (i % 7 == 0 && range.sample.size() < 100000) range.sample.push_back(x[i]);
+            }
+        } else if (const auto* neuron = std::get_if<Neuron>(&node.op)) {
+            auto& most = range.reach[o.node];
+            most.resize(o.x.shape().back(), 0);
+            follow(*neuron, o, most);
+        }
+    };
+    evaluate(compute, g, calibration, run);
+    return range;
+}
+
+// ----------------------------------------------------------------------------------------------
+// rounding
+
+// t [.., channels] times each channel's scale, rounded, clipped to +-most.
+Tensor rounded(const Tensor& t, const std::vector<double>& scale, double factor, double most) {
+    std::vector<float> values = t.to_vector<float>();
+    if (values.size() == 1 && scale.size() > 1) values.assign(scale.size(), values[0]);
+    const Shape shape = t.elements() == values.size() ? t.shape() : Shape{values.size()};
+    for (size_t i = 0; i < values.size(); ++i)
+        values[i] = float(std::clamp(
+            std::nearbyint(double(values[i]) * scale[i % scale.size()] * factor), -most, most));
+    for (float& x : values) x += 0.0f;  // no -0
+    return Tensor::from(values, shape);
+}
+
+// The largest scale of each channel of a population that everything respects.
+std::vector<double> scales(const Graph& g, const Feeding& group, size_t channels,
+                           const Range& range, double input_scale, double most, bool search) {
+    std::vector<double> scale(channels, std::numeric_limits<double>::infinity());
+    const auto limit = [&](size_t c, double most_scale) {
+        scale[c] = std::min(scale[c], most_scale);
+    };
+    for (size_t k = 0; k < group.weights.size(); ++k) {
+        const Operation& op = g.nodes[group.weights[k]].op;
+        std::vector<float> w = weight_of(op).to_vector<float>();
+        if (w.size() == 1) w.assign(channels, w[0]);
+        const double unit = group.from_input[k] ? input_scale : 1;
+        for (size_t c = 0; c < channels; ++c)
+            limit(c, unit * channel_scale(w, c, channels, most, search));
+        // The input's current takes its bias with it; others have a register.
+        const Tensor bias = bias_of(op);
+        if (!bias.defined() || group.from_input[k]) continue;
+        const auto b = bias.to_vector<float>();
+        for (size_t c = 0; c < channels; ++c)
+            if (b[c] != 0) limit(c, most_bias / std::abs(double(b[c])));
+    }
+    const auto* neuron = std::get_if<Neuron>(&g.nodes[group.population].op);
+    if (neuron) {
+        const auto theta = neuron->theta.to_vector<float>();
+        for (size_t i = 0; i < std::max(theta.size(), channels); ++i)
+            limit(i % channels, most_threshold / double(theta[i % theta.size()]));
+        const auto& seen = range.reach.at(group.population);
+        for (size_t c = 0; c < channels; ++c)
+            if (seen[c] > 0) limit(c, register_share * whole_register / seen[c]);
+    } else {  // logits are compared with each other
+        scale.assign(channels, *std::min_element(scale.begin(), scale.end()));
+    }
+    for (double& s : scale)
+        if (!std::isfinite(s)) s = 1;  // nothing but zeros
+    return scale;
+}
+
+// Events and weights of the first layer share the bits of its registers: the scale that errs least,
+// both roundings taken together. Counts of events are whole already.
+double choose_input_scale(const Graph& g, const std::vector<Feeding>& feedings,
+                          const std::vector<Shape>& shapes, const Range& range, double most,
+                          const QuantizeOptions& options) {
+    if (range.whole && range.input <= 127) return 1;
+    double best = 127 / std::max(range.input, 1e-30),
+           least = std::numeric_limits<double>::infinity();
+    for (const double levels : {127.0, 90.0, 63.0, 45.0, 31.0, 22.0, 15.0}) {
+        const double input_scale = levels / std::max(range.input, 1e-30);
+        double error = 0, power = 0, rounding = 0, energy = 0;
+        for (const float x : range.sample) {
+            const double d = std::nearbyint(x * input_scale) / input_scale - x;
+            rounding += d * d;
+            energy += double(x) * x;
+        }
+        for (const Feeding& group : feedings)
+            for (size_t k = 0; k < group.weights.size(); ++k) {
+                if (!group.from_input[k]) continue;
+                const size_t channels = shapes[group.population].back();
+                const auto scale =
+                    scales(g, group, channels, range, input_scale, most, options.clip_search);
+                const auto w = weight_of(g.nodes[group.weights[k]].op).to_vector<float>();
+                for (size_t i = 0; i < w.size(); ++i) {
+                    const double s = scale[i % channels] / input_scale;
+                    const double d =
+                        std::clamp(std::nearbyint(w[i] * s), -most, most) / s - double(w[i]);
+                    error += d * d;
+                    power += double(w[i]) * w[i];
+                }
+            }
+        const double both = (power > 0 ? error / power : 0) + (energy > 0 ? rounding / energy : 0);
+        if (both < least) {
+            least = both;
+            best = input_scale;
+        }
+    }
+    return best;
+}
+
+}  // namespace
+
+Quantized quantize(Compute& compute, const Graph& given, const Dataset& calibration,
+                   const QuantizeOptions& options) {
+    const double most = most_of(options.bits);
+    for (size_t i = 0; i < given.nodes.size(); ++i) {
+        if (const auto* input = std::get_if<Input>(&given.nodes[i].op); input && input->scale > 0)
+            refuse(given, i, "the network is quantised already");
+        if (is<BatchNorm>(given, i)) refuse(given, i, "fold BatchNorm first");
+        if (const auto* neuron = std::get_if<Neuron>(&given.nodes[i].op);
+            neuron && neuron->amplitude != Neuron::Amplitude::one)
+            refuse(given, i, "fold the amplitudes first");
+    }
+    if (!is_spiking(given))
+        throw Error("[quantize] the network has no neurons: convert it first", ErrorKind::model);
+    Graph g = integer_form(given);
+    const std::vector<Shape> shapes = infer_shapes(g);
+    const Range range = measure(compute, g, calibration, options);
+    const std::vector<Feeding> feedings = groups_of(g);
+    const double input_scale = choose_input_scale(g, feedings, shapes, range, most, options);
+
+    Quantized out;
+    for (const Feeding& group : feedings) {
+        const Node& population = g.nodes[group.population];
+        const auto* neuron = std::get_if<Neuron>(&population.op);
+        const size_t channels = shapes[group.population].back();
+        const std::vector<double> scale =
+            scales(g, group, channels, range, input_scale, most, options.clip_search);
+        QuantizedLayer layer;
+        layer.name = population.name;
+
+        double error = 0, power = 0;
+        for (size_t k = 0; k < group.weights.size(); ++k) {
+            Operation op = g.nodes[group.weights[k]].op;
+            const double factor = group.from_input[k] ? 1 / input_scale : 1;
+            const auto round_weight = [&](Tensor& w) {
+                const auto before = w.to_vector<float>();
+                w = rounded(w, scale, factor, most);
+                const auto after = w.to_vector<float>();
+                for (size_t i = 0; i < after.size(); ++i) {
+                    const double x = before[before.size() == 1 ? 0 : i];
+                    const double d = double(after[i]) / (scale[i % channels] * factor) - x;
+                    error += d * d;
+                    power += x * x;
+                }
+            };
+            const auto round_bias = [&](Tensor& b) {
+                if (b.defined()) b = rounded(b, scale, 1, double(1 << 24));
+            };
+            if (auto* linear = std::get_if<Linear>(&op)) {
+                round_weight(linear->weight);
+                round_bias(linear->bias);
+            } else if (auto* conv = std::get_if<Conv>(&op)) {
+                round_weight(conv->weight);
+                round_bias(conv->bias);
+            } else {
+                round_weight(std::get<Scale>(op).scale);
+            }
+            g = replace(std::move(g), group.weights[k], op);
+        }
+        layer.weight_error = power > 0 ? std::sqrt(error / power) : 0;
+        layer.scale_min = *std::min_element(scale.begin(), scale.end());
+        layer.scale_max = *std::max_element(scale.begin(), scale.end());
+        if (neuron) {
+            Neuron n = *neuron;
+            const bool half = n.v0.defined() ? n.v0.to_vector<float>()[0] > 0 : n.v0_fraction > 0;
+            n.theta = rounded(n.theta, scale, 1, most_threshold);
+            std::vector<float> theta = n.theta.to_vector<float>(), v0;
+            for (float& t : theta) {
+                t = std::max(t, 1.0f);
+                v0.push_back(half ? std::floor(t / 2) : 0);
+            }
+            n.theta = Tensor::from(theta, n.theta.shape());
+            n.v0 = Tensor::from(v0, n.theta.shape());
+            layer.threshold_min = int32_t(*std::min_element(theta.begin(), theta.end()));
+            layer.threshold_max = int32_t(*std::max_element(theta.begin(), theta.end()));
+            const auto& seen = range.reach.at(group.population);
+            for (size_t c = 0; c < channels; ++c)
+                layer.headroom = std::max(layer.headroom, seen[c] * scale[c] / whole_register);
+            g = replace(std::move(g), group.population, n);
+        }
+        out.layers.push_back(layer);
+    }
+    for (size_t i = 0; i < g.nodes.size(); ++i)
+        if (auto* input = std::get_if<Input>(&g.nodes[i].op)) input->scale = input_scale;
+    check(g);
+    integer_network(g);  // refuses by name what no integer target takes
+    out.graph = std::move(g);
+    return out;
+}
+
+WeightRounding::WeightRounding(const Graph& g, int bits, bool clip_search)
+    : bits_(bits), clip_search_(clip_search) {
+    most_of(bits);
+    for (const Feeding& group : groups_of(g)) {
+        groups_.push_back({{}, std::holds_alternative<Output>(g.nodes[group.population].op)});
+        for (const size_t node : group.weights)
+            groups_.back().weights.push_back(
+                g.nodes[node].name +
+                (std::holds_alternative<Scale>(g.nodes[node].op) ? ".scale" : ".weight"));
+    }
+}
+
+void WeightRounding::apply(std::map<std::string, Tensor>& tensors) const {
+    const double most = most_of(bits_);
+    for (const Group& group : groups_) {
+        std::vector<double> scale;
+        for (const std::string& name : group.weights) {
+            const Tensor& w = tensors.at(name);
+            const size_t channels = w.shape().back();
+            scale.resize(std::max(scale.size(), channels), std::numeric_limits<double>::infinity());
+            const auto values = w.to_vector<float>();
+            for (size_t c = 0; c < channels; ++c)
+                scale[c] =
+                    std::min(scale[c], channel_scale(values, c, channels, most, clip_search_));
+        }
+        if (group.one_scale)
+            scale.assign(scale.size(), *std::min_element(scale.begin(), scale.end()));
+        for (double& s : scale)
+            if (!std::isfinite(s)) s = 1;
+        for (const std::string& name : group.weights) {
+            Tensor& w = tensors.at(name);
+            std::vector<float> values = rounded(w, scale, 1, most).to_vector<float>();
+            for (size_t i = 0; i < values.size(); ++i)
+                values[i] = float(double(values[i]) / scale[i % scale.size()]);
+            w = Tensor::from(values,
+                             values.size() == w.elements() ? w.shape() : Shape{values.size()});
+        }
+    }
+}
+
+}  // namespace nc

@@ -1,0 +1,50 @@
+// One quantised network, one set of integers, every backend: does each neuron's current, membrane
+// and spike agree at every step?
+#pragma once
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "datasets/dataset.h"
+#include "engine/graph.h"
+#include "io/json.h"
+
+namespace nc {
+
+struct VerifyOptions {
+    int T = 16;
+    size_t samples = 1000;                                 // the first of the data set
+    size_t reference_samples = 50;                         // of these, on the slow reference table
+    int threads = 0;                                       // 0: all
+    std::function<bool()> stop;                            // true: Interrupted is thrown
+    std::function<void(size_t done, size_t of)> progress;  // samples
+};
+
+// What one backend did, compared with the Loihi-2 profile on the fastest table of this machine.
+struct VerifiedBackend {
+    std::string name;  // "loihi avx2", "float reference", ...
+    std::string kind;  // "simulator", "float with the same integers", "simulator, the standard"
+    size_t samples = 0;
+    uint64_t neuron_steps = 0, spikes = 0;
+    uint64_t u_different = 0, v_different = 0, s_different = 0, logits_different = 0;
+    uint64_t wraps = 0, clips = 0;  // of 24-bit registers
+    double accuracy = 0;            // percent, of these samples
+    std::string first;              // the first difference: population, step, neuron, both values
+    bool agrees() const { return u_different + v_different + s_different + logits_different == 0; }
+};
+
+struct Verification {
+    int T = 0;
+    std::vector<VerifiedBackend> backends;
+    std::vector<std::string> left_out;  // backends that cannot take part, and why
+    bool passed() const;
+};
+
+// Error (kind model) when the graph is not quantised. A float network of the same integers has the
+// same bits while every sum and membrane stays below 2^24; leaky neurons truncate, which floats do
+// not, so there the float backends are left out.
+Verification verify(const Graph&, const Dataset&, const VerifyOptions&);
+Json to_json(const Verification&);
+
+}  // namespace nc
