@@ -34,7 +34,9 @@ need_packages meson ninja-build g++ pkg-config libxsimd-dev zlib1g-dev nlohmann-
 echo 'All there.'
 
 say 'Building the programs in build/'
-[ -f build/build.ninja ] || meson setup build >/dev/null
+# CUDA only where it can run: its kernels take minutes to compile.
+[ -e /dev/nvidiactl ] && cuda=auto || cuda=disabled
+[ -f build/build.ninja ] || meson setup build -Dcuda=$cuda >/dev/null
 ninja -C build --quiet
 
 mkdir -p "$run"

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "hw/fpga.h"
 #include "hw/loihi.h"
 #include "neurons/train.h"
 
@@ -62,6 +63,12 @@ class Verifier {
         for (const auto* table : tables_)
             if (table != best_.table)
                 out.backends.push_back(backend(std::string("loihi ") + table->name, "simulator"));
+        try {
+            plan_ = fpga_plan(net_, options_.T);
+            out.backends.push_back(backend("fpga", "simulator"));
+        } catch (const Error& e) {  // registers it would need are wider than it has
+            out.left_out.push_back(std::string("fpga: ") + e.what());
+        }
         if (leaky_)
             out.left_out.push_back("float: leaky neurons truncate on integer targets");
         else
@@ -75,6 +82,7 @@ class Verifier {
             size_t at = 1;
             for (const auto* table : tables_)
                 if (table != best_.table) simulated(*table, batch, done, out.backends[at++]);
+            if (plan_.T > 0) on_fpga(batch, out.backends[at++]);
             if (!leaky_)
                 for (const auto* table : tables_) floats(*table, batch, done, out.backends[at++]);
             done += batch.N;
@@ -194,6 +202,16 @@ class Verifier {
         count(run.logits, batch, b);
     }
 
+    void on_fpga(const Samples& batch, VerifiedBackend& b) {
+        const FpgaRun run = run_fpga(
+            plan_, net_, batch.events, batch.N, options_.T, batch.temporal,
+            [&](const IntegerStep& s) { compare_step(s, b); }, best_.queue.threads);
+        b.neuron_steps += run.neuron_steps;
+        b.spikes += run.spikes;
+        compare_logits(run.logits, b);
+        count(run.logits, batch, b);
+    }
+
     void floats(const kernels::Table<float>& table, const Samples& batch, size_t done,
                 VerifiedBackend& b) {
         if (!takes(table, done)) return;
@@ -265,6 +283,7 @@ class Verifier {
     const size_t samples_;
     Compute best_;
     bool leaky_ = false;
+    FpgaPlan plan_;  // T 0: no FPGA has registers for it
     std::vector<const kernels::Table<float>*> tables_;
     std::vector<Trace> traces_;
     std::vector<int64_t> logits_;

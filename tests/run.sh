@@ -128,12 +128,12 @@ gcc_stage() {
 }
 
 clang_stage() {
-    options=(--buildtype=release -Doptimization=1)
+    options=(--buildtype=release -Doptimization=1 -Dcuda=disabled)
     CC=clang CXX=clang++ build clang all nc_test && cases 'clang++' clang
 }
 
 sanitize_stage() {
-    options=(--buildtype=release -Doptimization=1 -Db_sanitize=address,undefined)
+    options=(--buildtype=release -Doptimization=1 -Dcuda=disabled -Db_sanitize=address,undefined)
     CC=gcc CXX=g++ build sanitize nc_test && cases 'g++ with sanitizers' sanitize
 }
 
