@@ -25,6 +25,9 @@ struct Backend {
     int (*allocate)(int device, void** p, size_t bytes);  // 256-byte aligned
     int (*release)(int device, void* p);
     int (*free_memory)(int device, size_t* bytes);
+    // Page-locked memory of the host, which kernels reach by the same pointer; kept until the end
+    // of the process.
+    int (*host_memory)(int device, void** p, size_t bytes);
     // Fills the queue's stream and device. All queues of a device share one stream, so that memory freed
     // by one may be used by the next, but those opened with own_stream.
     int (*open)(int device, bool own_stream, Queue*);

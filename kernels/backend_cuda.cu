@@ -42,6 +42,11 @@ int free_memory(int device, size_t* bytes) {
     return int(error == cudaSuccess ? cudaMemGetInfo(bytes, &total) : error);
 }
 
+int host_memory(int device, void** p, size_t bytes) {
+    const cudaError_t error = cudaSetDevice(device);
+    return int(error == cudaSuccess ? cudaHostAlloc(p, bytes, cudaHostAllocDefault) : error);
+}
+
 // The stream that queues of a device share; made on first use and kept for the life of the process.
 int shared_stream(int device, cudaStream_t* out) {
     static cudaStream_t streams[most_devices];
@@ -157,6 +162,7 @@ const Backend& backend() {
                                     .allocate = allocate,
                                     .release = release,
                                     .free_memory = free_memory,
+                                    .host_memory = host_memory,
                                     .open = open,
                                     .close = close,
                                     .to_device = to_device,

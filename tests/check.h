@@ -186,8 +186,14 @@ inline bool contains(const std::string& text, const std::string& part) {
 // A Queue with its own scratch. A kernel that failed to run fails the test.
 class TestQueue : public kernels::Queue {
  public:
-    explicit TestQueue(int thread_count = 1) { threads = thread_count; }
-    ~TestQueue() { CHECK(status == 0); }
+    explicit TestQueue(int thread_count = 1) {
+        threads = thread_count;
+        handles = shared_handles;
+    }
+    ~TestQueue() {
+        CHECK(status == 0);
+        if (handles != nullptr) shared_handles = handles;
+    }
     void reserve(size_t bytes) {
         memory_.assign(bytes + 64, char(0x7f));
         scratch = memory_.data() + (64 - reinterpret_cast<uintptr_t>(memory_.data()) % 64) % 64;
@@ -196,18 +202,35 @@ class TestQueue : public kernels::Queue {
 
  private:
     std::vector<char> memory_;
+    // Of the vendor's libraries: slow to make, so the first queue that needs them makes them for
+    // all.
+    inline static void* shared_handles = nullptr;
 };
 
-// Every table but the reference that can be given this process's pointers: those of the CPU, the
-// CUDA kernels in emulation.
+inline bool is_emulated(const kernels::Table<float>& table) {
+    return &table == &kernels::on_cuda_emulated::table();
+}
+
+// Every table but the reference: those of the CPU, the CUDA kernels in emulation, and where there
+// is a card its tables, which reach this process's memory from `new` (use_card_memory), not from
+// the stack.
 inline std::vector<const kernels::Table<float>*> tables_to_test() {
     size_t count = 0;
     const auto* tables = kernels::usable(&count);
-    std::vector<const kernels::Table<float>*> out;
-    for (size_t i = 1; i < count; ++i)
-        if (!tables[i]->cuda) out.push_back(tables[i]);
+    std::vector<const kernels::Table<float>*> out(tables + 1, tables + count);
     out.push_back(&kernels::on_cuda_emulated::table());
     return out;
 }
+
+// Whose sums these are, bit for bit: all vector tables add in one order, each CUDA table in its
+// own.
+inline std::string summation_of(const kernels::Table<float>& table) {
+    return table.cuda ? table.name : "vectors";
+}
+
+// Makes `new` give memory that the card reaches, NC_TEST_ARENA bytes or 2 GiB. Without a card
+// nothing changes, unless NC_TEST_ARENA is set: then the emulation's memory is used so. In
+// tests/card_memory.cpp.
+void use_card_memory();
 
 }  // namespace nc::test

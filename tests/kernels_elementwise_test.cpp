@@ -77,7 +77,7 @@ TEST_CASE("elementwise kernels work in place") {
     for (const auto* table : tables_to_test())
         for (const size_t n : sizes) {
             const auto a = wild_values(n, 1), b = wild_values(n, 2);
-            const float row[] = {1, -0.0f, 3};
+            const std::vector<float> row = {1, -0.0f, 3};
             const auto in_place = [&](auto run) {
                 check_same(*table, n, [&](const Elementwise<float>& e, Queue& q, float* o) {
                     if (n > 0) std::memcpy(o, a.data(), n * sizeof(float));
@@ -90,7 +90,7 @@ TEST_CASE("elementwise kernels work in place") {
                 [&](auto& e, Queue& q, float* o) { e.add_scaled(q, o, b.data(), 2.5f, o, n); });
             in_place([&](auto& e, Queue& q, float* o) { e.clamp(q, o, -1.0f, 1.0f, o, n); });
             in_place([&](auto& e, Queue& q, float* o) {
-                if (n % 3 == 0) e.add_row(q, o, row, o, n / 3, 3);
+                if (n % 3 == 0) e.add_row(q, o, row.data(), o, n / 3, 3);
             });
         }
 }

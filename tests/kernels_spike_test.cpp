@@ -295,16 +295,16 @@ TEST_CASE("convolution canonical sums: dense equals event equals reference, bit 
 TEST_CASE("a canonical sum of nothing is +0, whatever the bias's zero") {
     for (const auto* table : tables()) {
         CAPTURE(table->name);
-        const float x[2] = {0, 0}, w[4] = {-0.0f, 1, -2, -0.0f}, bias[2] = {-0.0f, 0.0f};
-        const uint64_t bits = 0;
-        float y[2];
+        const std::vector<float> x = {0, 0}, w = {-0.0f, 1, -2, -0.0f}, bias = {-0.0f, 0.0f};
+        Guarded<uint64_t> bits(std::vector<uint64_t>{0});
+        Guarded<float> y(2);
         TestQueue queue;
-        for (const float* b : {static_cast<const float*>(nullptr), bias})
+        for (const float* b : {static_cast<const float*>(nullptr), bias.data()})
             for (bool binary : {false, true}) {
-                table->spike.linear_dense(queue, x, w, b, binary, y, 1, 2, 2);
-                CHECK(first_difference(y, x, 2) == 2);
-                table->spike.linear_event(queue, &bits, w, b, y, 1, 1, 2, 2);
-                CHECK(first_difference(y, x, 2) == 2);
+                table->spike.linear_dense(queue, x.data(), w.data(), b, binary, y, 1, 2, 2);
+                CHECK(first_difference(y.data(), x.data(), 2) == 2);
+                table->spike.linear_event(queue, bits, w.data(), b, y, 1, 1, 2, 2);
+                CHECK(first_difference(y.data(), x.data(), 2) == 2);
             }
     }
 }

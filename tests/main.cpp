@@ -5,13 +5,16 @@
 #include <cstdio>
 #include <cstdlib>
 
-#include "kernels/kernels.h"
+#include "tests/check.h"
 
 int main(int argc, char** argv) {
+    // A kernel has ended when its launch returns, so that a test may read what it wrote.
+    setenv("CUDA_LAUNCH_BLOCKING", "1", 1);
     if (nc::kernels::best() == nullptr) {
         const char* forced = std::getenv("NC_ISA");
         std::fprintf(stderr, "NC_ISA=%s: %s\n", forced, nc::kernels::why_unusable(forced));
         return 2;
     }
+    nc::test::use_card_memory();
     return doctest::Context(argc, argv).run();
 }
