@@ -70,22 +70,13 @@ Var reshape(Compute&, Tape* tape, const Var& a, const Shape& shape) {
 }
 
 Var sum(Compute& compute, Tape* tape, const Var& a) {
-    Tensor y = compute.empty({1}, a.value.dtype());
-    on_floats("sum", a.value.dtype(), [&](auto zero) {
-        using F = decltype(zero);
-        *y.data<F>() = F(ops::sum(compute, a.value));
-    });
+    Tensor y = ops::sum_all(compute, a.value);
     if (!recording(tape, {&a})) return y;
-    return tape->record(std::move(y),
-                        [a = a.place(), shape = a.shape()](Tape& t, const Tensor& dy) {
-                            Tensor da = t.compute().empty(shape, dy.dtype());
-                            on_floats("sum", dy.dtype(), [&](auto zero) {
-                                using F = decltype(zero);
-                                t.compute().kernels<F>().elementwise.fill(
-                                    t.compute().queue, *dy.data<F>(), da.data<F>(), da.elements());
-                            });
-                            t.accumulate(a, std::move(da));
-                        });
+    return tape->record(
+        std::move(y), [a = a.place(), shape = a.shape()](Tape& t, const Tensor& dy) {
+            const Tensor ones = ops::full(t.compute(), {shape.elements(), 1}, dy.dtype(), 1);
+            t.accumulate(a, ops::mul_row(t.compute(), ones, dy).reshape(shape));
+        });
 }
 
 Var mean_leading(Compute& compute, Tape* tape, const Var& a) {
@@ -108,7 +99,7 @@ Var repeat_leading(Compute& compute, Tape* tape, const Var& a, size_t times) {
 
 Var activation(Compute& compute, Tape* tape, const Var& x, kernels::Activation kind, double param) {
     Tensor y = compute.empty(x.shape(), x.value.dtype());
-    on_floats("activation", x.value.dtype(), [&](auto zero) {
+    on_floats(compute, "activation", x.value.dtype(), [&](auto zero) {
         using F = decltype(zero);
         compute.kernels<F>().elementwise.activate(compute.queue, kind, F(param), x.value.data<F>(),
                                                   y.data<F>(), y.elements());
@@ -117,7 +108,7 @@ Var activation(Compute& compute, Tape* tape, const Var& x, kernels::Activation k
     return tape->record(std::move(y), [x, kind, param](Tape& t, const Tensor& dy) {
         Compute& c = t.compute();
         Tensor dx = c.empty(x.shape(), dy.dtype());
-        on_floats("activation", dy.dtype(), [&](auto zero) {
+        on_floats(c, "activation", dy.dtype(), [&](auto zero) {
             using F = decltype(zero);
             c.kernels<F>().elementwise.activate_backward(c.queue, kind, F(param), x.value.data<F>(),
                                                          dy.data<F>(), dx.data<F>(), dx.elements());
@@ -131,7 +122,7 @@ Var prelu(Compute& compute, Tape* tape, const Var& x, const Var& slope) {
     if (cols != 1) check_row("prelu", x.value, slope.value);
     const size_t rows = cols == 0 ? 0 : x.value.elements() / cols;
     Tensor y = compute.empty(x.shape(), x.value.dtype());
-    on_floats("prelu", x.value.dtype(), [&](auto zero) {
+    on_floats(compute, "prelu", x.value.dtype(), [&](auto zero) {
         using F = decltype(zero);
         compute.kernels<F>().elementwise.prelu(compute.queue, x.value.data<F>(),
                                                slope.value.data<F>(), y.data<F>(), rows, cols);
@@ -140,7 +131,7 @@ Var prelu(Compute& compute, Tape* tape, const Var& x, const Var& slope) {
     return tape->record(std::move(y), [x, slope, rows, cols](Tape& t, const Tensor& dy) {
         Compute& c = t.compute();
         Tensor dx = c.empty(x.shape(), dy.dtype()), dslope = c.empty(slope.shape(), dy.dtype());
-        on_floats("prelu", dy.dtype(), [&](auto zero) {
+        on_floats(c, "prelu", dy.dtype(), [&](auto zero) {
             using F = decltype(zero);
             const auto& elementwise = c.kernels<F>().elementwise;
             c.reserve(elementwise.prelu_backward_scratch(rows, cols));

@@ -102,7 +102,7 @@ Var softmax(Compute& compute, Tape* tape, const Var& logits) {
     check_rank("softmax", logits.value, 2);
     const size_t rows = logits.shape()[0], cols = logits.shape()[1];
     Tensor y = compute.empty(logits.shape(), logits.value.dtype());
-    on_floats("softmax", y.dtype(), [&](auto zero) {
+    on_floats(compute, "softmax", y.dtype(), [&](auto zero) {
         using F = decltype(zero);
         compute.kernels<F>().loss.softmax(compute.queue, logits.value.data<F>(), y.data<F>(), rows,
                                           cols);
@@ -112,11 +112,7 @@ Var softmax(Compute& compute, Tape* tape, const Var& logits) {
         Compute& c = t.compute();
         // dx = y (dy - sum_j dy_j y_j); a product with ones puts the sum into every column.
         const Tensor weighted = ops::mul(c, dy, y);
-        Tensor ones = c.empty({cols, cols}, y.dtype());
-        on_floats("softmax", y.dtype(), [&](auto zero) {
-            using F = decltype(zero);
-            c.kernels<F>().elementwise.fill(c.queue, F(1), ones.data<F>(), ones.elements());
-        });
+        const Tensor ones = ops::full(c, {cols, cols}, y.dtype(), 1);
         const Tensor sums = ops::matmul(c, weighted, ones);
         t.accumulate(logits, ops::sub(c, weighted, ops::mul(c, y, sums)));
     });
@@ -138,20 +134,22 @@ Var cross_entropy(Compute& compute, Tape* tape, const Var& logits,
                                       " classes");
     const bool record = recording(tape, {&logits});
     const DType dtype = logits.value.dtype();
-    Tensor each = compute.empty({rows}, dtype), loss = compute.empty({1}, dtype);
+    const Tensor targets = compute.from(labels, {rows});
+    Tensor each = compute.empty({rows}, dtype);
     Tensor dlogits = record ? compute.empty(logits.shape(), dtype) : Tensor();
-    on_floats("cross_entropy", dtype, [&](auto zero) {
+    on_floats(compute, "cross_entropy", dtype, [&](auto zero) {
         using F = decltype(zero);
-        compute.kernels<F>().loss.cross_entropy(compute.queue, logits.value.data<F>(),
-                                                labels.data(), F(smoothing), each.data<F>(),
-                                                record ? dlogits.data<F>() : nullptr, rows, cols);
-        *loss.data<F>() = F(ops::sum(compute, each) / double(rows));
+        compute.kernels<F>().loss.cross_entropy(
+            compute.queue, logits.value.data<F>(), targets.data<int32_t>(), F(smoothing),
+            each.data<F>(), record ? dlogits.data<F>() : nullptr, rows, cols);
     });
+    Tensor loss = ops::scale(compute, ops::sum_all(compute, each), 1 / double(rows));
     if (!record) return loss;
-    return tape->record(std::move(loss),
-                        [logits = logits.place(), dlogits](Tape& t, const Tensor& dy) {
-                            t.accumulate(logits, ops::scale(t.compute(), dlogits, dy.item()));
-                        });
+    return tape->record(
+        std::move(loss), [logits = logits.place(), dlogits](Tape& t, const Tensor& dy) {
+            const Tensor column = dlogits.reshape({dlogits.elements(), 1});
+            t.accumulate(logits, ops::mul_row(t.compute(), column, dy).reshape(dlogits.shape()));
+        });
 }
 
 }  // namespace nc::fn

@@ -1,6 +1,5 @@
 // Differentiable QCFS and spiking neurons; each backward stands beneath its forward.
 #include <algorithm>
-#include <cstring>
 
 #include "autograd/functions.h"
 #include "autograd/neuron_scan.h"
@@ -26,8 +25,12 @@ kernels::NeuronRule<F> rule_in(const kernels::NeuronRule<double>& r) {
 Tensor cycled(Compute& compute, const Tensor& values, size_t n) {
     if (values.elements() == n) return values.reshape(Shape{n});
     Tensor out = compute.empty({n}, values.dtype());
-    for (size_t done = 0; done < out.bytes(); done += values.bytes())
-        std::memcpy(static_cast<char*>(out.raw()) + done, values.raw(), values.bytes());
+    // What is there already is copied on: twice as much each time.
+    out.slice(0, values.elements()).assign(values.reshape(Shape{values.elements()}));
+    for (size_t done = values.elements(), size; done < n; done += size) {
+        size = std::min(done, n - done);
+        out.slice(done, done + size).assign(out.slice(0, size));
+    }
     return out;
 }
 
@@ -51,7 +54,7 @@ Var qcfs(Compute& compute, Tape* tape, const Var& x, const Var& lambda, int leve
     const size_t params = lambda.value.elements(), size = x.value.elements();
     if (params != 1) check_row("qcfs", x.value, lambda.value);
     Tensor y = compute.empty(x.shape(), x.value.dtype());
-    on_floats("qcfs", x.value.dtype(), [&](auto zero) {
+    on_floats(compute, "qcfs", x.value.dtype(), [&](auto zero) {
         using F = decltype(zero);
         compute.kernels<F>().neuron.qcfs(compute.queue, x.value.data<F>(), lambda.value.data<F>(),
                                          levels, y.data<F>(), size, params);
@@ -60,7 +63,7 @@ Var qcfs(Compute& compute, Tape* tape, const Var& x, const Var& lambda, int leve
     return tape->record(std::move(y), [x, lambda, levels, size, params](Tape& t, const Tensor& dy) {
         Compute& c = t.compute();
         Tensor dx = c.empty(x.shape(), dy.dtype()), dlambda = c.empty(lambda.shape(), dy.dtype());
-        on_floats("qcfs", dy.dtype(), [&](auto zero) {
+        on_floats(c, "qcfs", dy.dtype(), [&](auto zero) {
             using F = decltype(zero);
             const auto& neuron = c.kernels<F>().neuron;
             c.reserve(neuron.qcfs_backward_scratch(size, params));
@@ -91,18 +94,14 @@ NeuronScan::NeuronScan(Compute& compute, const Neuron& node, const Tensor& node_
                            : ops::scale(compute, theta, node.v0_fraction);
     amplitude = theta;
     if (amplitude_is_theta) return;
-    amplitude = compute.empty({params}, theta.dtype());
-    on_floats("neuron", theta.dtype(), [&](auto zero) {
-        using F = decltype(zero);
-        std::fill_n(amplitude.data<F>(), params, F(1));
-    });
+    amplitude = ops::full(compute, {params}, theta.dtype(), 1);
 }
 
 void NeuronScan::forward(Compute& compute, const Tensor& x, size_t steps, bool constant_input,
                          Tensor* v, Tensor* y, Tensor* bits) const {
     const size_t size = constant_input ? x.elements() : x.elements() / steps;
     const kernels::ScanShape shape = {steps, size, theta.elements(), constant_input};
-    on_floats("neuron", x.dtype(), [&](auto zero) {
+    on_floats(compute, "neuron", x.dtype(), [&](auto zero) {
         using F = decltype(zero);
         compute.kernels<F>().neuron.forward(
             compute.queue, rule_in<F>(rule), theta.data<F>(), v0.data<F>(), amplitude.data<F>(),
@@ -119,7 +118,7 @@ Tensor NeuronScan::backward(Compute& compute, const Tensor& x, const Tensor& bit
     const kernels::ScanShape shape = {steps, size, params, constant_input};
     Tensor dx = compute.empty(x.shape(), x.dtype());
     Tensor sums = dtheta != nullptr ? compute.empty({params}, x.dtype()) : Tensor();
-    on_floats("neuron", x.dtype(), [&](auto zero) {
+    on_floats(compute, "neuron", x.dtype(), [&](auto zero) {
         using F = decltype(zero);
         const auto& neuron = compute.kernels<F>().neuron;
         compute.reserve(neuron.backward_scratch(shape, dtheta != nullptr, compute.queue.threads));

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <limits>
 #include <numbers>
+#include <numeric>
 
 #include "engine/dispatch.h"
 #include "engine/ops.h"
@@ -67,19 +68,29 @@ void step_all(Compute& compute, const OptimOptions& o, double factor, double gra
     else
         optim.sgd(compute.queue, slices.data(), slices.size(), F(grad_scale), F(o.momentum),
                   o.nesterov);
+    compute.check("optimise");
 }
 
 }  // namespace
 
 double optimise(Compute& compute, const OptimOptions& o, double factor,
                 std::vector<Parameter>& parameters, Moments& moments) {
-    double squares = 0;
+    // A device is waited for once, and only when the norm is needed.
+    const bool measured = compute.on_host() || o.clip_norm > 0;
+    const Tensor squares = compute.empty({parameters.size()}, DType::f64);
+    size_t count = 0;
     for (const Parameter& p : parameters) {
         if (p.role == TensorRole::statistic || !p.gradient.defined()) continue;
         check_same("optimise", *p.value, p.gradient);
-        squares += ops::sum_squares(compute, p.gradient);
+        if (!measured) continue;
+        ops::sum_squares_into(compute, p.gradient, squares.slice(count, count + 1));
+        ++count;
     }
-    const double norm = std::sqrt(squares);
+    double norm = std::numeric_limits<double>::quiet_NaN();
+    if (measured) {
+        const std::vector<double> each = squares.slice(0, count).to_vector<double>();
+        norm = std::sqrt(std::accumulate(each.begin(), each.end(), 0.0));
+    }
     const double grad_scale = o.clip_norm > 0 && norm > o.clip_norm ? o.clip_norm / norm : 1.0;
     ++moments.step;
     step_all<float>(compute, o, factor, grad_scale, parameters, moments);

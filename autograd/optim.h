@@ -44,7 +44,7 @@ struct Moments {
 // One step over all parameters, at lr * factor and threshold_lr * factor (factor: the schedule's
 // share, scheduled(schedule, 1, ...)). Gradients are scaled together when their common norm exceeds
 // clip_norm. Thresholds are kept >= min_threshold by projection; statistics are left alone. Returns
-// the norm of all gradients before clipping.
+// the norm of all gradients before clipping; NaN on a device that need not clip.
 constexpr double min_threshold = 1e-4;
 double optimise(Compute&, const OptimOptions&, double factor, std::vector<Parameter>& parameters,
                 Moments& moments);

@@ -3,7 +3,6 @@
 #include "autograd/recompute.h"
 
 #include <algorithm>
-#include <cstring>
 #include <utility>
 
 #include "autograd/neuron_scan.h"
@@ -25,7 +24,7 @@ Tensor gather(Compute& compute, const Tensor& all, const Group& g) {
     Tensor out = compute.empty(sample.with_leading(g.steps * g.size()), all.dtype());
     for (size_t t = 0; t < g.steps; ++t) {
         const Tensor from = all.slice(t * g.samples + g.begin, t * g.samples + g.end);
-        std::memcpy(out.slice(t * g.size(), (t + 1) * g.size()).raw(), from.raw(), from.bytes());
+        out.slice(t * g.size(), (t + 1) * g.size()).assign(from);
     }
     return out;
 }
@@ -33,22 +32,23 @@ Tensor gather(Compute& compute, const Tensor& all, const Group& g) {
 void scatter(const Tensor& part, Tensor& all, const Group& g) {
     for (size_t t = 0; t < g.steps; ++t) {
         const Tensor from = part.slice(t * g.size(), (t + 1) * g.size());
-        Tensor to = all.slice(t * g.samples + g.begin, t * g.samples + g.end);
-        std::memcpy(to.raw(), from.raw(), from.bytes());
+        all.slice(t * g.samples + g.begin, t * g.samples + g.end).assign(from);
     }
 }
 
 // The floats of one group of packed spikes.
 Tensor expand_group(Compute& compute, const PackedSpikes& p, size_t index, size_t size) {
     Tensor x = compute.empty(p.neurons.with_leading(p.T * size), p.amplitude.dtype());
-    on_floats("expand", x.dtype(), [&](auto zero) {
+    on_floats(compute, "expand", x.dtype(), [&](auto zero) {
         using F = decltype(zero);
         const auto& table = compute.kernels<F>();
         const size_t params = p.amplitude.elements();
-        const F value = params == 1 ? *p.amplitude.data<F>() : F(1);
+        // One amplitude that is here needs no pass of its own.
+        const bool one = params == 1 && compute.on_host();
+        const F value = one ? *p.amplitude.data<F>() : F(1);
         table.spike.unpack(compute.queue, p.bits[index].data<uint64_t>(), value, x.data<F>(), p.T,
                            size * p.neurons.elements());
-        if (params > 1)
+        if (!one && !p.unit)
             table.elementwise.mul_row(compute.queue, x.data<F>(), p.amplitude.data<F>(),
                                       x.data<F>(), x.elements() / params, params);
     });
@@ -69,9 +69,8 @@ class GroupedStatistics {
     void add(const ops::NormStatistics& part, size_t rows) {
         on_floats("batch_norm", part.mean.dtype(), [&](auto zero) {
             using F = decltype(zero);
-            const F* mean = part.mean.data<F>();
-            const F* variance = part.variance.data<F>();
-            const size_t cols = part.mean.elements();
+            const auto mean = part.mean.to_vector<F>(), variance = part.variance.to_vector<F>();
+            const size_t cols = mean.size();
             mean_.resize(cols);
             squares_.resize(cols);
             const double before = double(rows_), n = double(rows), total = before + n;
@@ -87,13 +86,15 @@ class GroupedStatistics {
     size_t rows() const { return rows_; }
     ops::NormStatistics total(Compute& compute, DType dtype) const {
         const Shape shape = {mean_.size()};
-        ops::NormStatistics out = {compute.empty(shape, dtype), compute.empty(shape, dtype)};
+        ops::NormStatistics out;
         on_floats("batch_norm", dtype, [&](auto zero) {
             using F = decltype(zero);
+            std::vector<F> mean(mean_.size()), variance(mean_.size());
             for (size_t c = 0; c < mean_.size(); ++c) {
-                out.mean.data<F>()[c] = F(mean_[c]);
-                out.variance.data<F>()[c] = F(squares_[c] / double(rows_));
+                mean[c] = F(mean_[c]);
+                variance[c] = F(squares_[c] / double(rows_));
             }
+            out = {compute.from(mean, shape), compute.from(variance, shape)};
         });
         return out;
     }
@@ -297,6 +298,7 @@ PackedSpikes run(Compute& compute, Tape* tape, const Var& x, const PackedSpikes&
                      .samples = samples,
                      .neurons = neurons,
                      .amplitude = replay.scan.amplitude,
+                     .unit = !replay.scan.amplitude_is_theta,
                      .pool = block.pool};
     if (block.pool) {
         const kernels::PoolShape s = ops::pool_shape(out.shape, *block.pool);

@@ -49,6 +49,7 @@ struct PackedSpikes {
     size_t samples = 0;        // of a group but the last
     Shape neurons;             // of one sample before the pool
     Tensor amplitude;          // [1], [C] or [elements of a sample]
+    bool unit = false;         // which is 1
     std::optional<ops::PoolOptions> pool;
 };
 

@@ -67,10 +67,7 @@ void Tape::backward(const Var& loss) {
         refuse("backward() of a loss that is not one element: " +
                (loss.value.defined() ? loss.value.shape().str() : "undefined"));
     walked_ = true;
-    if (loss.value.dtype() == DType::f64)
-        entries_[last].gradient = Tensor::full<double>(loss.shape(), 1);
-    else
-        entries_[last].gradient = Tensor::full<float>(loss.shape(), 1);
+    entries_[last].gradient = ops::full(compute_, loss.shape(), loss.value.dtype(), 1);
     for (size_t i = entries_.size(); i-- > 0;) {
         if (entries_[i].leaf) continue;
         // Both die at the end of this turn, with what the closure kept.

@@ -44,7 +44,8 @@ struct Collected {
     double lost = 0, mass = 0;
 };
 
-void collect(Collected& c, const Tensor& x, const Tensor& y) {
+void collect(Collected& c, const Tensor& given_x, const Tensor& given_y) {
+    const Tensor x = given_x.to_host(), y = given_y.to_host();
     const size_t cols = x.shape().back(), n = x.elements();
     const float* px = x.data<float>();
     const float* py = y.data<float>();
@@ -172,8 +173,9 @@ std::vector<InputHistogram> input_histograms(Compute& compute, const Graph& g,
         if (it == found.end()) return;
         InputHistogram& h = it->second;
         const double per_bin = bins / (h.high - h.low);
-        const float* x = o.x.data<float>();
-        for (size_t i = 0; i < o.x.elements(); ++i) {
+        const Tensor here = o.x.to_host();
+        const float* x = here.data<float>();
+        for (size_t i = 0; i < here.elements(); ++i) {
             const double place = (x[i] - h.low) * per_bin;
             h.counts[place > 0 ? size_t(std::min(place, double(bins - 1))) : 0] += 1;
         }

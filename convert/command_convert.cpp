@@ -152,6 +152,7 @@ int convert_command(int argc, char** argv) {
         ->group("Training");
     add_training_options(app, o.convert);
     add_common_options(app, o.common);
+    add_precision_option(app, o.common);
     std::string others = "Also, each with its own --help:\n";
     for (const Command& command : commands())
         others += fmt::format("  nc_convert {:<9} {}\n", command.name, command.purpose);

@@ -27,6 +27,7 @@ void add_options(CLI::App& app, Options& o) {
         ->capture_default_str();
     add_data_options(app, o.data);
     add_common_options(app, o.common);
+    add_precision_option(app, o.common);
 }
 
 void check_target(const std::string& target) {

@@ -21,6 +21,7 @@ int finetune_command(int argc, char** argv) {
     add_data_options(app, data_options);
     add_training_options(app, options);
     add_common_options(app, common);
+    add_precision_option(app, common);
     return run(app, argc, argv, [&] {
         check_output(out, common.force);
         Compute compute = make_compute(common);
@@ -110,6 +111,32 @@ int info_command(int argc, char** argv) {
     });
 }
 
+namespace {
+
+// The cards of this machine, as JSON and in a line each.
+Json cards(std::vector<std::string>& lines) {
+    Json out = Json::array();
+    const kernels::Backend* backend = kernels::cuda_backend();
+    int count = 0;
+    if (backend == nullptr || backend->count(&count) != 0) return out;
+    for (int i = 0; i < count; ++i) {
+        kernels::DeviceProperties card = {};
+        if (backend->properties(i, &card) != 0) continue;
+        const std::string device = Device{DeviceKind::cuda, i}.str();
+        const std::string capability = fmt::format("{}.{}", card.major, card.minor);
+        out.push_back({{"device", device},
+                       {"name", card.name},
+                       {"memory_bytes", card.memory},
+                       {"compute_capability", capability},
+                       {"processors", card.processors}});
+        lines.push_back(fmt::format("{:<11} {}, {:.1f} GB, compute capability {}", device,
+                                    card.name, double(card.memory) / 1e9, capability));
+    }
+    return out;
+}
+
+}  // namespace
+
 int backends_command(int argc, char** argv) {
     Common common;
     CLI::App app("Where networks can run: each backend, its kind, and whether it is usable here.",
@@ -119,7 +146,7 @@ int backends_command(int argc, char** argv) {
         const Compute chosen = make_compute(common);
         Json json = Json::array();
         std::vector<std::vector<std::string>> rows;
-        for (const char* name : {"reference", "sse2", "avx2", "avx512", "cuda"}) {
+        for (const char* name : {"reference", "sse2", "avx2", "avx512", "cuda", "cuda-vendor"}) {
             const char* why = kernels::why_unusable(name);
             const bool in_use = name == std::string(chosen.table->name);
             json.push_back({{"name", name},
@@ -127,9 +154,14 @@ int backends_command(int argc, char** argv) {
                             {"usable", why == nullptr},
                             {"in_use", in_use},
                             {"reason", why ? Json(why) : Json(nullptr)}});
-            rows.push_back({fmt::format("{:<10} real  {}{}", name, why ? why : "usable",
+            rows.push_back({fmt::format("{:<11} real  {}{}", name, why ? why : "usable",
                                         in_use ? ", in use" : "")});
         }
+        std::vector<std::string> lines;
+        const Json found = cards(lines);
+        for (const std::string& line : lines) rows.push_back({line});
+        for (Json& entry : json)
+            if (entry["name"].get<std::string>().starts_with("cuda")) entry["cards"] = found;
         print_result(common, text_table(rows), json);
         return int(success);
     });

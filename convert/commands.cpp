@@ -113,6 +113,9 @@ Json environment(const Compute& compute) {
     out["instruction_set"] = compute.table->name;
     out["threads"] = compute.queue.threads;
     out["device"] = compute.device.str();
+    kernels::DeviceProperties card = {};
+    if (compute.backend != nullptr && compute.backend->properties(compute.device.index, &card) == 0)
+        out["card"] = card.name;
 #if defined(__clang__)
     out["compiler"] = "clang " __clang_version__;
 #else

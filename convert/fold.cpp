@@ -223,7 +223,8 @@ Trains spike_trains(Compute& compute, const Graph& g, const Tensor& x, bool temp
     run.observe = [&](const Observation& o) {
         if (!std::holds_alternative<Neuron>(g.nodes[o.node].op)) return;
         auto& train = out[g.nodes[o.node].name];
-        const float* y = o.y.data<float>();
+        const Tensor here = o.y.to_host();
+        const float* y = here.data<float>();
         train.resize(o.y.elements());
         for (size_t i = 0; i < train.size(); ++i) train[i] = int8_t((y[i] > 0) - (y[i] < 0));
     };
@@ -236,11 +237,13 @@ Trains spike_trains(Compute& compute, const Graph& g, const Tensor& x, bool temp
 SpikeDifference compare_spikes(Compute& compute, const Graph& a, const Graph& b,
                                const Dataset& samples, int T, const std::function<bool()>& stop) {
     SpikeDifference out;
-    Loader loader(samples, 50, false, 0, 0, {});
+    const Graph first_graph = on_device(a, compute), second_graph = on_device(b, compute);
+    Loader loader(compute, samples, 50, false, 0, 0, {});
     for (Batch batch; loader.next(batch);) {
         if (stop && stop()) throw Interrupted();
-        const Trains first = spike_trains(compute, a, batch.x, batch.temporal, size_t(T));
-        const Trains second = spike_trains(compute, b, batch.x, batch.temporal, size_t(T));
+        const Trains first = spike_trains(compute, first_graph, batch.x, batch.temporal, size_t(T));
+        const Trains second =
+            spike_trains(compute, second_graph, batch.x, batch.temporal, size_t(T));
         for (const auto& [name, train] : first) {
             const auto& other = second.at(name);
             out.compared += train.size();

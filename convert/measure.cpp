@@ -35,17 +35,20 @@ void count_spikes(Measured::Layer& layer, const Observation& o, size_t steps) {
     layer.neurons = per_step / o.N;
     layer.possible += steps * per_step;
     if (o.bits.defined()) {
-        const uint64_t* words = o.bits.data<uint64_t>();
+        const Tensor here = o.bits.to_host();
+        const uint64_t* words = here.data<uint64_t>();
         const size_t count = steps * ((per_step + 63) / 64);
         for (size_t i = 0; i < count; ++i) layer.spikes += uint64_t(std::popcount(words[i]));
     } else {
-        const float* y = o.y.data<float>();
+        const Tensor here = o.y.to_host();
+        const float* y = here.data<float>();
         for (size_t i = 0; i < steps * per_step; ++i) layer.spikes += y[i] != 0;
     }
 }
 
 void hash_spikes(Measured::Layer& layer, const Observation& o, size_t steps) {
-    const float* y = o.y.data<float>();
+    const Tensor here = o.y.to_host();
+    const float* y = here.data<float>();
     for (size_t n = 0; n < o.N; ++n)
         for (size_t t = 0; t < steps; ++t)
             layer.hash = hash_step(layer.hash, y + (t * o.N + n) * layer.neurons, layer.neurons);
@@ -123,7 +126,8 @@ std::vector<Raster> spike_rasters(Compute& compute, const Graph& g, const Datase
         Raster& raster = found[o.node];
         raster.name = g.nodes[o.node].name;
         const size_t neurons = o.y.elements() / o.T;
-        const float* y = o.y.data<float>();
+        const Tensor here = o.y.to_host();
+        const float* y = here.data<float>();
         for (size_t i = 0; i < neurons && raster.neurons.size() < most; ++i) {
             std::vector<bool> train(o.T);
             for (size_t t = 0; t < o.T; ++t) train[t] = y[t * neurons + i] != 0;
@@ -134,7 +138,7 @@ std::vector<Raster> spike_rasters(Compute& compute, const Graph& g, const Datase
     Random unused(0);
     const Batch batch = data.batch(compute, {sample}, {}, unused);
     run.temporal_input = batch.temporal;
-    forward(compute, g, {}, batch.x, run);
+    forward(compute, on_device(g, compute), {}, batch.x, run);
     std::vector<Raster> out;
     for (const size_t node : topological_order(g))
         if (const auto it = found.find(node); it != found.end()) out.push_back(it->second);

@@ -54,7 +54,8 @@ Means mean_outputs(Compute& compute, const Graph& g, const Dataset& samples,
         auto& sum = sums[node.name];
         sum.resize(cols, 0);
         rows[node.name] += n / cols;
-        const float* y = o.y.data<float>();
+        const Tensor here = o.y.to_host();
+        const float* y = here.data<float>();
         for (size_t i = 0; i < n; ++i) sum[i % cols] += y[i];
     };
     evaluate(compute, g, samples, run);

@@ -2,7 +2,8 @@
 #include "datasets/dataset.h"
 
 #include <algorithm>
-#include <cstring>
+#include <map>
+#include <mutex>
 
 #include "datasets/augment.h"
 #include "datasets/streams.h"
@@ -12,18 +13,16 @@ namespace {
 
 class ImageDataset : public Dataset {
  public:
-    ImageDataset(std::vector<uint8_t> images, std::vector<int32_t> labels, const Shape& sample,
-                 int classes, const std::vector<float>& mean, const std::vector<float>& std)
-        : images_(std::move(images)),
-          labels_(std::move(labels)),
-          sample_(sample),
-          classes_(classes) {
+    ImageDataset(const std::vector<uint8_t>& images, std::vector<int32_t> labels,
+                 const Shape& sample, int classes, const std::vector<float>& mean,
+                 const std::vector<float>& std)
+        : labels_(std::move(labels)), sample_(sample), classes_(classes) {
         const auto fail = [](const std::string& what) {
             throw Error("[image_dataset] " + what, ErrorKind::data);
         };
         if (sample.rank() != 3) fail("samples are [H, W, C], not " + sample.str());
-        if (images_.size() != labels_.size() * sample.elements())
-            fail(std::to_string(images_.size()) + " bytes for " + std::to_string(labels_.size()) +
+        if (images.size() != labels_.size() * sample.elements())
+            fail(std::to_string(images.size()) + " bytes for " + std::to_string(labels_.size()) +
                  " images " + sample.str());
         for (const int32_t label : labels_)
             if (label < 0 || label >= classes)
@@ -33,11 +32,14 @@ class ImageDataset : public Dataset {
         if (mean.size() != channels || std.size() != channels)
             fail(std::to_string(mean.size()) + " means and " + std::to_string(std.size()) +
                  " deviations for " + std::to_string(channels) + " channels");
+        std::vector<float> scale, shift;
         for (size_t c = 0; c < channels; ++c) {
             if (!(std[c] > 0)) fail("deviation " + std::to_string(std[c]) + " is not positive");
-            scale_.push_back(float(1 / (255 * double(std[c]))));
-            shift_.push_back(float(-double(mean[c]) / double(std[c])));
+            scale.push_back(float(1 / (255 * double(std[c]))));
+            shift.push_back(float(-double(mean[c]) / double(std[c])));
         }
+        host_ = {Tensor::from(images, Shape{images.size()}), Tensor::from(scale, Shape{channels}),
+                 Tensor::from(shift, Shape{channels})};
     }
 
     size_t size() const override { return labels_.size(); }
@@ -51,12 +53,12 @@ class ImageDataset : public Dataset {
         Batch out;
         out.x = compute.empty(sample_.with_leading(n));
         std::vector<kernels::Augment> samples(n);
-        std::vector<uint8_t> changed;
+        Tensor changed;
         if (options.auto_augment) {
             if (sample_[2] != 3)
                 throw Error("[image_dataset] AutoAugment needs 3 channels, not " + sample_.str(),
                             ErrorKind::usage);
-            changed.resize(n * sample_.elements());
+            changed = Tensor(sample_.with_leading(n), DType::u8);
         }
         std::vector<uint8_t> cropped(options.auto_augment ? sample_.elements() : 0);
         for (size_t i = 0; i < n; ++i) {
@@ -64,24 +66,50 @@ class ImageDataset : public Dataset {
             samples[i] = draw_augment(options, sample_, indices[i], random);
             if (!options.auto_augment) continue;
             // The policy sees the cropped picture; what is left to the kernel is the cutout.
-            crop_bytes(images_.data(), samples[i], sample_, cropped.data());
-            auto_augment(cropped.data(), sample_, random, &changed[i * sample_.elements()]);
+            crop_bytes(host_.images.data<uint8_t>(), samples[i], sample_, cropped.data());
+            auto_augment(cropped.data(), sample_, random,
+                         changed.data<uint8_t>() + i * sample_.elements());
             samples[i].source = int32_t(i);
             samples[i].y = samples[i].x = samples[i].flip = 0;
         }
-        const uint8_t* images = options.auto_augment ? changed.data() : images_.data();
-        compute.table->image.augment(compute.queue, images, samples.data(), scale_.data(),
-                                     shift_.data(), out.x.data<float>(), n, sample_[0], sample_[1],
-                                     sample_[2]);
+        Tensor drawn = compute.empty({n * sizeof(samples[0])}, DType::u8);
+        compute.allocator->copy_in(drawn.raw(), samples.data(), drawn.bytes());
+        const Resident here = resident_on(compute, !changed.defined());
+        const Tensor images = changed.defined() ? changed.to(*compute.allocator) : here.images;
+        compute.table->image.augment(compute.queue, images.data<uint8_t>(),
+                                     static_cast<const kernels::Augment*>(drawn.raw()),
+                                     here.scale.data<float>(), here.shift.data<float>(),
+                                     out.x.data<float>(), n, sample_[0], sample_[1], sample_[2]);
+        compute.check("image_dataset");
         return out;
     }
 
  private:
-    std::vector<uint8_t> images_;  // [N, H, W, C]
+    // What the image kernel reads: images [N, H, W, C] and x = byte * scale + shift.
+    struct Resident {
+        Tensor images, scale, shift;
+    };
+
+    // The images are brought to a device once, when they are first read there.
+    Resident resident_on(const Compute& compute, bool with_images) const {
+        if (compute.on_host()) return host_;
+        const std::lock_guard lock(mutex_);
+        Resident& found = elsewhere_[compute.allocator];
+        if (!found.scale.defined()) {
+            found.scale = host_.scale.to(*compute.allocator);
+            found.shift = host_.shift.to(*compute.allocator);
+        }
+        if (with_images && !found.images.defined())
+            found.images = host_.images.to(*compute.allocator);
+        return found;
+    }
+
     std::vector<int32_t> labels_;
     Shape sample_;
     int classes_;
-    std::vector<float> scale_, shift_;  // x = byte * scale + shift
+    Resident host_;
+    mutable std::mutex mutex_;
+    mutable std::map<const Allocator*, Resident> elsewhere_;
 };
 
 class Subset : public Dataset {
@@ -116,8 +144,7 @@ class Subset : public Dataset {
 std::unique_ptr<Dataset> image_dataset(std::vector<uint8_t> images, std::vector<int32_t> labels,
                                        const Shape& sample, int classes, std::vector<float> mean,
                                        std::vector<float> std) {
-    return std::make_unique<ImageDataset>(std::move(images), std::move(labels), sample, classes,
-                                          mean, std);
+    return std::make_unique<ImageDataset>(images, std::move(labels), sample, classes, mean, std);
 }
 
 std::unique_ptr<Dataset> subset(const Dataset& whole, std::vector<uint32_t> indices) {

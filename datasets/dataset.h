@@ -39,7 +39,8 @@ class Dataset {
     virtual int steps() const { return 0; }  // T of temporal data, 0 for static
     virtual int32_t label(size_t i) const = 0;
     // These samples, normalised. random is drawn from only when options ask for augmentation; a
-    // sample's draws depend on its place in the batch only, not on threads. Compute: CPU.
+    // sample's draws depend on its place in the batch only, not on threads. x is where Compute
+    // works; image data sets then stay there, as bytes. From several threads at a time.
     virtual Batch batch(Compute&, const std::vector<uint32_t>& indices,
                         const AugmentOptions& options, Random& random) const = 0;
 };
@@ -83,7 +84,10 @@ Split validation_split(size_t size, uint64_t seed);
 class Loader {
  public:
     // shuffle false: in order, no augmentation. The last, smaller batch is kept unless drop_last.
-    // Starts at batch `first`.
+    // Starts at batch `first`. Batches are where `compute` works, which the thread leaves alone;
+    // without one on the host.
+    Loader(const Compute& compute, const Dataset&, size_t batch_size, bool shuffle, uint64_t seed,
+           int epoch, const AugmentOptions&, bool drop_last = false, size_t first = 0);
     Loader(const Dataset&, size_t batch_size, bool shuffle, uint64_t seed, int epoch,
            const AugmentOptions&, bool drop_last = false, size_t first = 0);
     ~Loader();
@@ -91,6 +95,8 @@ class Loader {
     bool next(Batch& out);  // false at the end; rethrows what the thread threw
 
  private:
+    Loader(const Compute* where, const Dataset&, size_t batch_size, bool shuffle, uint64_t seed,
+           int epoch, const AugmentOptions&, bool drop_last, size_t first);
     struct Worker;
     std::unique_ptr<Worker> worker_;
 };

@@ -37,8 +37,9 @@ class EventDataset : public Dataset {
         const size_t n = indices.size(), frame = height_ * width_ * 2;
         Batch out;
         out.temporal = true;
-        out.x = compute.zeros({steps_, n, height_, width_, 2});
-        float* x = out.x.data<float>();
+        Tensor counts({steps_, n, height_, width_, 2});  // on the host
+        counts.zero();
+        float* x = counts.data<float>();
         for (size_t i = 0; i < n; ++i) {
             const size_t sample = indices[i];
             out.labels.push_back(label(sample));
@@ -47,6 +48,7 @@ class EventDataset : public Dataset {
             const size_t frames = std::min(steps_, first_frame_[sample + 1] - first);
             for (size_t t = 0; t < frames; ++t) count(first + t, shift, x + (t * n + i) * frame);
         }
+        out.x = counts.to(*compute.allocator);
         return out;
     }
 

@@ -12,6 +12,7 @@
 namespace nc {
 
 struct Loader::Worker {
+    const Compute* const where;  // null: the host
     const Dataset& data;
     const size_t batch_size, batches;
     const uint64_t seed;
@@ -30,7 +31,7 @@ struct Loader::Worker {
         constexpr size_t ahead = 3;
         try {
             // One thread: the others belong to the training step that runs meanwhile.
-            Compute compute(Device{}, 1);
+            Compute compute = where != nullptr ? Compute::beside(*where, 1) : Compute(Device{}, 1);
             for (size_t b = first; b < batches; ++b) {
                 Batch batch = make(compute, b);
                 std::unique_lock lock(mutex);
@@ -61,14 +62,25 @@ struct Loader::Worker {
 };
 
 Loader::Loader(const Dataset& data, size_t batch_size, bool shuffle, uint64_t seed, int epoch,
-               const AugmentOptions& options, bool drop_last, size_t first) {
+               const AugmentOptions& options, bool drop_last, size_t first)
+    : Loader(nullptr, data, batch_size, shuffle, seed, epoch, options, drop_last, first) {}
+
+Loader::Loader(const Compute& compute, const Dataset& data, size_t batch_size, bool shuffle,
+               uint64_t seed, int epoch, const AugmentOptions& options, bool drop_last,
+               size_t first)
+    : Loader(&compute, data, batch_size, shuffle, seed, epoch, options, drop_last, first) {}
+
+Loader::Loader(const Compute* where, const Dataset& data, size_t batch_size, bool shuffle,
+               uint64_t seed, int epoch, const AugmentOptions& options, bool drop_last,
+               size_t first) {
     if (batch_size == 0) throw Error("[loader] a batch of 0 samples");
     const size_t n = data.size();
     const size_t batches = drop_last ? n / batch_size : (n + batch_size - 1) / batch_size;
     std::vector<uint32_t> order(n);
     std::iota(order.begin(), order.end(), 0u);
     if (shuffle) order = Random(seed, streams::shuffle + uint64_t(epoch)).permutation(uint32_t(n));
-    worker_.reset(new Worker{.data = data,
+    worker_.reset(new Worker{.where = where,
+                             .data = data,
                              .batch_size = batch_size,
                              .batches = batches,
                              .seed = seed,

@@ -16,6 +16,17 @@ decltype(auto) on_floats(const char* op, DType dtype, Body&& body) {
     return body(float());
 }
 
+// The same for what runs kernels there: Error too when a kernel could not be started, or for f64 on
+// a device, where only f32 runs.
+template <class Body>
+void on_floats(Compute& compute, const char* op, DType dtype, Body&& body) {
+    if (dtype == DType::f64 && !compute.on_host())
+        throw Error("[" + std::string(op) + "] f64 runs on the cpu only, not on " +
+                    compute.device.str());
+    on_floats(op, dtype, body);
+    compute.check(op);
+}
+
 // A tensor that may be left out: its values or null.
 template <class F>
 const F* data_or_null(const Tensor& t) {

@@ -349,4 +349,26 @@ size_t add_node(Graph& g, const std::string& name, Operation op, const std::vect
     return index;
 }
 
+Graph on_device(Graph graph, const Compute& compute) {
+    if (compute.on_host()) return graph;
+    for (Node& node : graph.nodes) {
+        if (auto* neuron = std::get_if<Neuron>(&node.op)) {
+            const auto theta = neuron->theta.to_vector<float>();
+            if (std::all_of(theta.begin(), theta.end(), [](float t) { return t == 1; }))
+                neuron->amplitude = Neuron::Amplitude::one;
+        }
+        for_each_tensor(node, [&](const char*, Tensor& tensor, TensorRole) {
+            tensor = tensor.to(*compute.allocator);
+        });
+    }
+    return graph;
+}
+
+Graph on_host(Graph graph) {
+    for (Node& node : graph.nodes)
+        for_each_tensor(node,
+                        [](const char*, Tensor& tensor, TensorRole) { tensor = tensor.to_host(); });
+    return graph;
+}
+
 }  // namespace nc

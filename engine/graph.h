@@ -118,6 +118,13 @@ bool is_residual(const Graph&);        // some node has two or more incoming edg
 size_t weight_layers(const Graph&);    // Linear and Conv nodes
 size_t parameter_count(const Graph&);  // elements of all tensors but statistics
 
+// The same graph with its tensors where this Compute works; on the CPU the graph itself, shared.
+// Files and passes take graphs whose tensors are on the host, forward() those that are on its
+// device. A neuron whose thresholds are all 1 gets amplitude `one` there: that its outputs are 0 or
+// 1 is then known without reading.
+Graph on_device(Graph, const Compute&);
+Graph on_host(Graph);  // and back
+
 // Builder: each adds a node after `from` and returns its index. Weights are drawn by the caller
 // (neurons/zoo) or given.
 size_t add_node(Graph&, const std::string& name, Operation op, const std::vector<size_t>& from);

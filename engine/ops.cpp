@@ -1,8 +1,6 @@
 // Checked elementwise operations, reductions and matrix products.
 #include "engine/ops.h"
 
-#include <cstring>
-
 #include "engine/dispatch.h"
 
 namespace nc::ops {
@@ -13,7 +11,7 @@ template <class Choose>
 Tensor binary(const char* op, Compute& compute, const Tensor& a, const Tensor& b, Choose choose) {
     check_same(op, a, b);
     Tensor out = compute.empty(a.shape(), a.dtype());
-    on_floats(op, a.dtype(), [&](auto zero) {
+    on_floats(compute, op, a.dtype(), [&](auto zero) {
         using F = decltype(zero);
         choose(compute.kernels<F>().elementwise)(compute.queue, a.data<F>(), b.data<F>(),
                                                  out.data<F>(), a.elements());
@@ -22,6 +20,16 @@ Tensor binary(const char* op, Compute& compute, const Tensor& a, const Tensor& b
 }
 
 }  // namespace
+
+Tensor full(Compute& compute, const Shape& shape, DType dtype, double value) {
+    Tensor out = compute.empty(shape, dtype);
+    on_floats(compute, "full", dtype, [&](auto zero) {
+        using F = decltype(zero);
+        compute.kernels<F>().elementwise.fill(compute.queue, F(value), out.data<F>(),
+                                              out.elements());
+    });
+    return out;
+}
 
 Tensor add(Compute& compute, const Tensor& a, const Tensor& b) {
     return binary("add", compute, a, b, [](const auto& table) { return table.add; });
@@ -37,7 +45,7 @@ Tensor mul(Compute& compute, const Tensor& a, const Tensor& b) {
 
 Tensor scale(Compute& compute, const Tensor& a, double s) {
     Tensor out = compute.empty(a.shape(), a.dtype());
-    on_floats("scale", a.dtype(), [&](auto zero) {
+    on_floats(compute, "scale", a.dtype(), [&](auto zero) {
         using F = decltype(zero);
         compute.kernels<F>().elementwise.scale(compute.queue, a.data<F>(), F(s), out.data<F>(),
                                                a.elements());
@@ -49,7 +57,7 @@ Tensor clamp(Compute& compute, const Tensor& a, double low, double high) {
     if (!(low <= high))
         fail("clamp", "bounds: " + std::to_string(low) + " to " + std::to_string(high));
     Tensor out = compute.empty(a.shape(), a.dtype());
-    on_floats("clamp", a.dtype(), [&](auto zero) {
+    on_floats(compute, "clamp", a.dtype(), [&](auto zero) {
         using F = decltype(zero);
         compute.kernels<F>().elementwise.clamp(compute.queue, a.data<F>(), F(low), F(high),
                                                out.data<F>(), a.elements());
@@ -59,7 +67,7 @@ Tensor clamp(Compute& compute, const Tensor& a, double low, double high) {
 
 void add_into(Compute& compute, Tensor& accumulator, const Tensor& b) {
     check_same("add_into", accumulator, b);
-    on_floats("add_into", b.dtype(), [&](auto zero) {
+    on_floats(compute, "add_into", b.dtype(), [&](auto zero) {
         using F = decltype(zero);
         compute.kernels<F>().elementwise.add(compute.queue, accumulator.data<F>(), b.data<F>(),
                                              accumulator.data<F>(), b.elements());
@@ -68,7 +76,7 @@ void add_into(Compute& compute, Tensor& accumulator, const Tensor& b) {
 
 void add_scaled_into(Compute& compute, Tensor& accumulator, const Tensor& b, double s) {
     check_same("add_scaled_into", accumulator, b);
-    on_floats("add_scaled_into", b.dtype(), [&](auto zero) {
+    on_floats(compute, "add_scaled_into", b.dtype(), [&](auto zero) {
         using F = decltype(zero);
         compute.kernels<F>().elementwise.add_scaled(compute.queue, accumulator.data<F>(),
                                                     b.data<F>(), F(s), accumulator.data<F>(),
@@ -79,7 +87,7 @@ void add_scaled_into(Compute& compute, Tensor& accumulator, const Tensor& b, dou
 Tensor add_row(Compute& compute, const Tensor& a, const Tensor& row) {
     check_row("add_row", a, row);
     Tensor out = compute.empty(a.shape(), a.dtype());
-    on_floats("add_row", a.dtype(), [&](auto zero) {
+    on_floats(compute, "add_row", a.dtype(), [&](auto zero) {
         using F = decltype(zero);
         compute.kernels<F>().elementwise.add_row(compute.queue, a.data<F>(), row.data<F>(),
                                                  out.data<F>(), rows_of(a), a.shape().back());
@@ -90,7 +98,7 @@ Tensor add_row(Compute& compute, const Tensor& a, const Tensor& row) {
 Tensor mul_row(Compute& compute, const Tensor& a, const Tensor& row) {
     check_row("mul_row", a, row);
     Tensor out = compute.empty(a.shape(), a.dtype());
-    on_floats("mul_row", a.dtype(), [&](auto zero) {
+    on_floats(compute, "mul_row", a.dtype(), [&](auto zero) {
         using F = decltype(zero);
         compute.kernels<F>().elementwise.mul_row(compute.queue, a.data<F>(), row.data<F>(),
                                                  out.data<F>(), rows_of(a), a.shape().back());
@@ -98,26 +106,35 @@ Tensor mul_row(Compute& compute, const Tensor& a, const Tensor& row) {
     return out;
 }
 
-double sum(Compute& compute, const Tensor& a) {
-    return on_floats("sum", a.dtype(), [&](auto zero) -> double {
+Tensor sum_all(Compute& compute, const Tensor& a) {
+    Tensor out = compute.empty({1}, a.dtype());
+    on_floats(compute, "sum", a.dtype(), [&](auto zero) {
         using F = decltype(zero);
         const auto& reduce = compute.kernels<F>().reduce;
         compute.reserve(reduce.sum_scratch(a.elements()));
-        F out = 0;
-        reduce.sum(compute.queue, a.data<F>(), &out, a.elements());
-        return double(out);
+        reduce.sum(compute.queue, a.data<F>(), out.data<F>(), a.elements());
+    });
+    return out;
+}
+
+double sum(Compute& compute, const Tensor& a) {
+    return sum_all(compute, a).item();
+}
+
+void sum_squares_into(Compute& compute, const Tensor& a, Tensor out) {
+    if (out.elements() != 1) fail("sum_squares", "not one element: " + shape_text(out));
+    on_floats(compute, "sum_squares", a.dtype(), [&](auto zero) {
+        using F = decltype(zero);
+        const auto& reduce = compute.kernels<F>().reduce;
+        compute.reserve(reduce.sum_scratch(a.elements()));
+        reduce.sum_squares(compute.queue, a.data<F>(), out.data<double>(), a.elements());
     });
 }
 
 double sum_squares(Compute& compute, const Tensor& a) {
-    return on_floats("sum_squares", a.dtype(), [&](auto zero) -> double {
-        using F = decltype(zero);
-        const auto& reduce = compute.kernels<F>().reduce;
-        compute.reserve(reduce.sum_scratch(a.elements()));
-        double out = 0;
-        reduce.sum_squares(compute.queue, a.data<F>(), &out, a.elements());
-        return out;
-    });
+    const Tensor out = compute.empty({1}, DType::f64);
+    sum_squares_into(compute, a, out);
+    return out.item();
 }
 
 namespace {
@@ -126,7 +143,7 @@ namespace {
 Tensor sum_matrix(const char* op, Compute& compute, const Tensor& a, size_t rows, size_t cols,
                   const Shape& shape) {
     Tensor out = compute.empty(shape, a.dtype());
-    on_floats(op, a.dtype(), [&](auto zero) {
+    on_floats(compute, op, a.dtype(), [&](auto zero) {
         using F = decltype(zero);
         const auto& reduce = compute.kernels<F>().reduce;
         compute.reserve(reduce.sum_rows_scratch(rows, cols));
@@ -161,21 +178,25 @@ Tensor mean_leading(Compute& compute, const Tensor& a) {
 
 Tensor repeat_leading(Compute& compute, const Tensor& a, size_t times) {
     Tensor out = compute.empty(a.shape().with_leading(times), a.dtype());
-    for (size_t i = 0; i < times; ++i)
-        std::memcpy(static_cast<char*>(out.raw()) + i * a.bytes(), a.raw(), a.bytes());
+    const Shape one = a.shape().with_leading(1);
+    for (size_t i = 0; i < times; ++i) out.slice(i, i + 1).assign(a.reshape(one));
+    return out;
+}
+
+Tensor argmax_rows(Compute& compute, const Tensor& a) {
+    check_rank("argmax", a, 2);
+    if (a.shape()[1] == 0) fail("argmax", "empty rows: " + a.shape().str());
+    Tensor out = compute.empty({a.shape()[0]}, DType::i32);
+    on_floats(compute, "argmax", a.dtype(), [&](auto zero) {
+        using F = decltype(zero);
+        compute.kernels<F>().reduce.argmax(compute.queue, a.data<F>(), out.data<int32_t>(),
+                                           a.shape()[0], a.shape()[1]);
+    });
     return out;
 }
 
 std::vector<int32_t> argmax(Compute& compute, const Tensor& a) {
-    check_rank("argmax", a, 2);
-    if (a.shape()[1] == 0) fail("argmax", "empty rows: " + a.shape().str());
-    std::vector<int32_t> out(a.shape()[0]);
-    on_floats("argmax", a.dtype(), [&](auto zero) {
-        using F = decltype(zero);
-        compute.kernels<F>().reduce.argmax(compute.queue, a.data<F>(), out.data(), a.shape()[0],
-                                           a.shape()[1]);
-    });
-    return out;
+    return argmax_rows(compute, a).to_vector<int32_t>();
 }
 
 Tensor matmul(Compute& compute, const Tensor& a, const Tensor& b, bool transpose_a,
@@ -190,7 +211,7 @@ Tensor matmul(Compute& compute, const Tensor& a, const Tensor& b, bool transpose
     if (bias.defined() && !(bias.shape() == Shape{n}))
         fail("matmul", "bias " + bias.shape().str() + " for " + std::to_string(n) + " outputs");
     Tensor out = compute.empty({m, n}, a.dtype());
-    on_floats("matmul", a.dtype(), [&](auto zero) {
+    on_floats(compute, "matmul", a.dtype(), [&](auto zero) {
         using F = decltype(zero);
         const auto& gemm = compute.kernels<F>().gemm;
         compute.reserve(

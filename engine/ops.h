@@ -8,6 +8,7 @@
 
 namespace nc::ops {
 
+Tensor full(Compute&, const Shape& shape, DType dtype, double value);
 Tensor add(Compute&, const Tensor& a, const Tensor& b);  // same shape
 Tensor sub(Compute&, const Tensor& a, const Tensor& b);
 Tensor mul(Compute&, const Tensor& a, const Tensor& b);
@@ -18,13 +19,16 @@ void add_scaled_into(Compute&, Tensor& accumulator, const Tensor& b, double s); 
 Tensor add_row(Compute&, const Tensor& a, const Tensor& row);  // a [..., C], row [C]
 Tensor mul_row(Compute&, const Tensor& a, const Tensor& row);
 
+Tensor sum_all(Compute&, const Tensor& a);  // [1], where a is
 double sum(Compute&, const Tensor& a);
 double sum_squares(Compute&, const Tensor& a);
-Tensor sum_rows(Compute&, const Tensor& a);     // [..., C] -> [C]
-Tensor sum_leading(Compute&, const Tensor& a);  // [T, ...] -> [...]
+void sum_squares_into(Compute&, const Tensor& a, Tensor out);  // f64 [1], where a is
+Tensor sum_rows(Compute&, const Tensor& a);                    // [..., C] -> [C]
+Tensor sum_leading(Compute&, const Tensor& a);                 // [T, ...] -> [...]
 Tensor mean_leading(Compute&, const Tensor& a);
 Tensor repeat_leading(Compute&, const Tensor& a, size_t times);  // [...] -> [times, ...]
-std::vector<int32_t> argmax(Compute&, const Tensor& a);          // [N, C] -> N
+Tensor argmax_rows(Compute&, const Tensor& a);                   // [N, C] -> i32 [N]
+std::vector<int32_t> argmax(Compute&, const Tensor& a);          // the same, on the host
 
 // a [m, k] (or [k, m] transposed), b [k, n] (or [n, k]), bias [n] or undefined.
 Tensor matmul(Compute&, const Tensor& a, const Tensor& b, bool transpose_a = false,
@@ -59,8 +63,9 @@ struct CanonicalInput {
     Tensor x;             // floats [rows.., C]; what dense execution reads
     bool binary = false;  // every x is 0 or 1
 };
-// Which path ran depends on binary, the rate of x and `path`; event needs binary. in-place
-// flattening: a linear layer takes [N, in].
+// Which path ran depends on binary, the rate of x and `path`; event needs binary. On a device
+// automatic takes it for all binary x, rather than wait for the rate. in-place flattening: a linear
+// layer takes [N, in].
 Tensor canonical_linear(Compute&, const CanonicalInput&, const Tensor& weight, const Tensor& bias,
                         SpikePath path);
 Tensor canonical_conv(Compute&, const CanonicalInput&, const Tensor& weight, const Tensor& bias,

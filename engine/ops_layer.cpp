@@ -48,15 +48,18 @@ Tensor pack_for_events(Compute& compute, const CanonicalInput& input, size_t out
     const size_t channels = input.x.shape().back(), rows = rows_of(input.x);
     const size_t words = (channels + 63) / 64;
     Tensor bits = compute.empty({rows, words}, DType::u64);
-    const double spikes = on_floats("spikes", input.x.dtype(), [&](auto zero) {
+    const bool counted = path == SpikePath::automatic && compute.on_host();
+    bool sparse = true;
+    on_floats(compute, "spikes", input.x.dtype(), [&](auto zero) {
         using F = decltype(zero);
         const auto& spike = compute.kernels<F>().spike;
         spike.pack(compute.queue, input.x.data<F>(), bits.data<uint64_t>(), rows, channels);
+        if (!counted) return;
         compute.reserve(spike.count_scratch());
-        return double(spike.count(compute.queue, bits.data<uint64_t>(), rows * words));
+        const uint64_t spikes = spike.count(compute.queue, bits.data<uint64_t>(), rows * words);
+        sparse = double(spikes) < event_rate(outputs) * double(input.x.elements());
     });
-    const bool sparse = spikes < event_rate(outputs) * double(input.x.elements());
-    return path == SpikePath::event || sparse ? bits : Tensor();
+    return sparse ? bits : Tensor();
 }
 
 }  // namespace
@@ -131,7 +134,7 @@ Tensor conv(Compute& compute, const Tensor& x, const Tensor& weight, const Tenso
     const kernels::ConvShape shape = conv_shape(x.shape(), weight.shape(), options);
     check_bias("conv", bias, shape.cout);
     Tensor y = compute.empty(output_shape(shape), x.dtype());
-    on_floats("conv", x.dtype(), [&](auto zero) {
+    on_floats(compute, "conv", x.dtype(), [&](auto zero) {
         using F = decltype(zero);
         const auto& conv = compute.kernels<F>().conv;
         compute.reserve(conv.forward_scratch(shape, compute.queue.threads));
@@ -146,7 +149,7 @@ Tensor conv_backward_input(Compute& compute, const Shape& x, const Tensor& weigh
     const kernels::ConvShape shape = conv_shape(x, weight.shape(), options);
     check_output("conv_backward_input", dy, output_shape(shape));
     Tensor dx = compute.empty(x, dy.dtype());
-    on_floats("conv_backward_input", dy.dtype(), [&](auto zero) {
+    on_floats(compute, "conv_backward_input", dy.dtype(), [&](auto zero) {
         using F = decltype(zero);
         const auto& conv = compute.kernels<F>().conv;
         compute.reserve(conv.backward_input_scratch(shape, compute.queue.threads));
@@ -160,7 +163,7 @@ Tensor conv_backward_weight(Compute& compute, const Tensor& x, const Shape& weig
     const kernels::ConvShape shape = conv_shape(x.shape(), weight, options);
     check_output("conv_backward_weight", dy, output_shape(shape));
     Tensor dw = compute.empty(weight, dy.dtype());
-    on_floats("conv_backward_weight", dy.dtype(), [&](auto zero) {
+    on_floats(compute, "conv_backward_weight", dy.dtype(), [&](auto zero) {
         using F = decltype(zero);
         const auto& conv = compute.kernels<F>().conv;
         compute.reserve(conv.backward_weight_scratch(shape, compute.queue.threads));
@@ -180,7 +183,7 @@ Tensor canonical_linear(Compute& compute, const CanonicalInput& input, const Ten
     check_bias("canonical_linear", bias, out);
     Tensor y = compute.empty({rows, out}, input.x.dtype());
     const Tensor bits = pack_for_events(compute, input, out, path);
-    on_floats("canonical_linear", input.x.dtype(), [&](auto zero) {
+    on_floats(compute, "canonical_linear", input.x.dtype(), [&](auto zero) {
         using F = decltype(zero);
         const auto& spike = compute.kernels<F>().spike;
         if (bits.defined())
@@ -200,7 +203,7 @@ Tensor canonical_conv(Compute& compute, const CanonicalInput& input, const Tenso
     Tensor y = compute.empty(output_shape(shape), input.x.dtype());
     const Tensor bits = shape.groups == 1 ? pack_for_events(compute, input, shape.cout, path)
                                           : Tensor();  // else dense only
-    on_floats("canonical_conv", input.x.dtype(), [&](auto zero) {
+    on_floats(compute, "canonical_conv", input.x.dtype(), [&](auto zero) {
         using F = decltype(zero);
         const auto& spike = compute.kernels<F>().spike;
         if (bits.defined())
@@ -216,7 +219,7 @@ Tensor canonical_conv(Compute& compute, const CanonicalInput& input, const Tenso
 Tensor average_pool(Compute& compute, const Tensor& x, const PoolOptions& options) {
     const kernels::PoolShape shape = pool_shape(x.shape(), options);
     Tensor y = compute.empty(output_shape(shape), x.dtype());
-    on_floats("average_pool", x.dtype(), [&](auto zero) {
+    on_floats(compute, "average_pool", x.dtype(), [&](auto zero) {
         using F = decltype(zero);
         compute.kernels<F>().pool.average(compute.queue, x.data<F>(), y.data<F>(), shape);
     });
@@ -228,7 +231,7 @@ Tensor average_pool_backward(Compute& compute, const Shape& x, const Tensor& dy,
     const kernels::PoolShape shape = pool_shape(x, options);
     check_output("average_pool_backward", dy, output_shape(shape));
     Tensor dx = compute.empty(x, dy.dtype());
-    on_floats("average_pool_backward", dy.dtype(), [&](auto zero) {
+    on_floats(compute, "average_pool_backward", dy.dtype(), [&](auto zero) {
         using F = decltype(zero);
         compute.kernels<F>().pool.average_backward(compute.queue, dy.data<F>(), dx.data<F>(),
                                                    shape);
@@ -242,7 +245,7 @@ MaxPool max_pool(Compute& compute, const Tensor& x, const PoolOptions& options) 
         fail("max_pool", "positions do not fit 31 bits: " + x.shape().str());
     MaxPool result = {compute.empty(output_shape(shape), x.dtype()),
                       compute.empty(output_shape(shape), DType::i32)};
-    on_floats("max_pool", x.dtype(), [&](auto zero) {
+    on_floats(compute, "max_pool", x.dtype(), [&](auto zero) {
         using F = decltype(zero);
         compute.kernels<F>().pool.max(compute.queue, x.data<F>(), result.y.data<F>(),
                                       result.index.data<int32_t>(), shape);
@@ -256,7 +259,7 @@ Tensor max_pool_backward(Compute& compute, const Shape& x, const Tensor& dy, con
     check_output("max_pool_backward", dy, output_shape(shape));
     check_output("max_pool_backward", index, output_shape(shape));
     Tensor dx = compute.empty(x, dy.dtype());
-    on_floats("max_pool_backward", dy.dtype(), [&](auto zero) {
+    on_floats(compute, "max_pool_backward", dy.dtype(), [&](auto zero) {
         using F = decltype(zero);
         compute.kernels<F>().pool.max_backward(compute.queue, dy.data<F>(), index.data<int32_t>(),
                                                dx.data<F>(), shape);
@@ -267,7 +270,7 @@ Tensor max_pool_backward(Compute& compute, const Shape& x, const Tensor& dy, con
 NormStatistics norm_statistics(Compute& compute, const Tensor& x) {
     const size_t rows = rows_of(x), cols = x.shape().back();
     NormStatistics out = {compute.empty({cols}, x.dtype()), compute.empty({cols}, x.dtype())};
-    on_floats("batch_norm", x.dtype(), [&](auto zero) {
+    on_floats(compute, "batch_norm", x.dtype(), [&](auto zero) {
         using F = decltype(zero);
         const auto& norm = compute.kernels<F>().norm;
         compute.reserve(norm.scratch(rows, cols));
@@ -282,7 +285,7 @@ Tensor normalise(Compute& compute, const Tensor& x, const NormStatistics& s, con
     check_norm(x, s, gamma, beta);
     const size_t rows = rows_of(x), cols = x.shape().back();
     Tensor y = compute.empty(x.shape(), x.dtype());
-    on_floats("batch_norm", x.dtype(), [&](auto zero) {
+    on_floats(compute, "batch_norm", x.dtype(), [&](auto zero) {
         using F = decltype(zero);
         const auto& norm = compute.kernels<F>().norm;
         compute.reserve(norm.scratch(rows, cols));
@@ -300,7 +303,7 @@ NormSums norm_backward_sums(Compute& compute, const Tensor& x, const Tensor& dy,
     check_same("batch_norm", x, dy);
     const size_t rows = rows_of(x), cols = x.shape().back();
     NormSums out = {compute.empty({cols}, x.dtype()), compute.empty({cols}, x.dtype())};
-    on_floats("batch_norm", x.dtype(), [&](auto zero) {
+    on_floats(compute, "batch_norm", x.dtype(), [&](auto zero) {
         using F = decltype(zero);
         const auto& norm = compute.kernels<F>().norm;
         compute.reserve(norm.scratch(rows, cols));
@@ -318,7 +321,7 @@ Tensor norm_backward_input(Compute& compute, const Tensor& x, const Tensor& dy,
     check_same("batch_norm", x, dy);
     const size_t rows = rows_of(x), cols = x.shape().back();
     Tensor dx = compute.empty(x.shape(), x.dtype());
-    on_floats("batch_norm", x.dtype(), [&](auto zero) {
+    on_floats(compute, "batch_norm", x.dtype(), [&](auto zero) {
         using F = decltype(zero);
         const auto& norm = compute.kernels<F>().norm;
         compute.reserve(norm.scratch(rows, cols));

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <bit>
 #include <cstdlib>
+#include <cstring>
 #include <map>
 #include <mutex>
 #include <new>
@@ -33,15 +34,6 @@ constexpr bool keeps_blocks = true;
 constexpr size_t line = 64;
 constexpr size_t huge_page = size_t(2) << 20;
 constexpr size_t always_kept = size_t(512) << 20;
-
-// Sizes that share blocks: multiples of a line up to 8 lines, then eight a power of two (at most an
-// eighth is wasted), so that batches that differ a little reuse each other's blocks.
-size_t block_size(size_t bytes) {
-    const size_t lines = std::max<size_t>(1, (bytes + line - 1) / line);
-    const int shift = std::max(0, int(std::bit_width(lines - 1)) - 4);
-    const size_t step = size_t(1) << shift;
-    return (lines + step - 1) / step * step * line;
-}
 
 class HostAllocator : public Allocator {
  public:
@@ -90,6 +82,19 @@ class HostAllocator : public Allocator {
         std::free(p);
     }
 
+    void copy_in(void* to, const void* from, size_t bytes) override {
+        copy_within(to, from, bytes);
+    }
+    void copy_out(void* to, const void* from, size_t bytes) override {
+        copy_within(to, from, bytes);
+    }
+    void copy_within(void* to, const void* from, size_t bytes) override {
+        if (bytes > 0) std::memcpy(to, from, bytes);
+    }
+    void zero(void* p, size_t bytes) override {
+        if (bytes > 0) std::memset(p, 0, bytes);
+    }
+
  private:
     [[noreturn]] static void fail(size_t bytes) {
         throw Error("[storage] not enough memory: " + std::to_string(bytes) + " bytes",
@@ -124,6 +129,13 @@ class HostAllocator : public Allocator {
 };
 
 }  // namespace
+
+size_t block_size(size_t bytes) {
+    const size_t lines = std::max<size_t>(1, (bytes + line - 1) / line);
+    const int shift = std::max(0, int(std::bit_width(lines - 1)) - 4);
+    const size_t step = size_t(1) << shift;
+    return (lines + step - 1) / step * step * line;
+}
 
 void Allocator::count(size_t bytes) {
     const size_t live = live_ += bytes;

@@ -1,8 +1,6 @@
 // Tensors: typed, contiguous views of counted storage.
 #include "engine/tensor.h"
 
-#include <cstring>
-
 namespace nc {
 
 size_t size_of(DType dtype) {
@@ -79,32 +77,71 @@ Tensor Tensor::slice(size_t begin, size_t end) const {
 
 Tensor Tensor::clone() const {
     if (!defined()) return {};
-    if (device().kind != DeviceKind::cpu) throw Error("[clone] not on the host: " + device().str());
-    Tensor out(shape_, dtype_);
-    std::memcpy(out.raw(), raw(), bytes());
+    Tensor out(shape_, dtype_, allocator());
+    allocator().copy_within(out.raw(), raw(), bytes());
     return out;
+}
+
+void Tensor::check_host() const {
+    if (defined() && device().kind != DeviceKind::cpu)
+        throw Error("[tensor] values on " + device().str() + " read on the host: " + shape_.str(),
+                    ErrorKind::usage, "to_host() copies them");
+}
+
+void Tensor::copy_out(void* to) const {
+    allocator().copy_out(to, raw(), bytes());
+}
+
+Tensor Tensor::to(Allocator& there) const {
+    if (!defined() || &there == &allocator()) return *this;
+    Tensor out(shape_, dtype_, there);
+    out.assign(*this);
+    return out;
+}
+
+void Tensor::assign(const Tensor& from) {
+    if (!defined() || !from.defined() || !(shape_ == from.shape_) || dtype_ != from.dtype_)
+        throw Error("[assign] " + (from.defined() ? from.shape_.str() : "undefined") + " to " +
+                    (defined() ? shape_.str() : "undefined"));
+    Allocator& here = allocator();
+    Allocator& there = from.allocator();
+    if (&here == &there) {
+        here.copy_within(raw(), from.raw(), bytes());
+    } else if (there.device().kind == DeviceKind::cpu) {
+        here.copy_in(raw(), from.raw(), bytes());
+    } else if (here.device().kind == DeviceKind::cpu) {
+        there.copy_out(raw(), from.raw(), bytes());
+    } else {
+        const Tensor between = from.to_host();
+        here.copy_in(raw(), between.raw(), bytes());
+    }
+}
+
+void Tensor::zero() {
+    if (defined()) allocator().zero(raw(), bytes());
 }
 
 double Tensor::item() const {
     if (elements() != 1)
         throw Error("[item] not one element: " + (defined() ? shape_.str() : "undefined"));
+    const Tensor here = to_host();
     switch (dtype_) {
         case DType::f32:
-            return *data<float>();
+            return *here.data<float>();
         case DType::f64:
-            return *data<double>();
+            return *here.data<double>();
         case DType::i8:
-            return *data<int8_t>();
+            return *here.data<int8_t>();
         case DType::u8:
-            return *data<uint8_t>();
+            return *here.data<uint8_t>();
         case DType::i16:
-            return *data<int16_t>();
+            return *here.data<int16_t>();
         case DType::i32:
-            return *data<int32_t>();
+            return *here.data<int32_t>();
         case DType::i64:
-            return double(*data<int64_t>());
+            return double(*here.data<int64_t>());
         case DType::u64:
-            return double(*data<uint64_t>());
+            return double(*here.data<uint64_t>());
     }
     return 0;
 }

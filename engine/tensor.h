@@ -80,12 +80,13 @@ class Tensor {
     const Shape& shape() const { return shape_; }
     DType dtype() const { return dtype_; }
     Device device() const { return storage_->device(); }
+    Allocator& allocator() const { return storage_->allocator(); }
     size_t elements() const { return defined() ? shape_.elements() : 0; }
     size_t bytes() const { return elements() * size_of(dtype_); }
     // No other tensor shares the storage: writing in place is seen by nobody else.
     bool exclusive() const { return storage_.use_count() == 1; }
 
-    // Typed pointer to the first element. Error when T is not the dtype.
+    // Typed pointer to the first element, on the tensor's device. Error when T is not the dtype.
     template <class T>
     T* data() {
         check_type(dtype_of<T>());
@@ -96,6 +97,12 @@ class Tensor {
         check_type(dtype_of<T>());
         return static_cast<const T*>(raw());
     }
+    // The same for reading values here. Error when they are on another device.
+    template <class T>
+    const T* host_data() const {
+        check_host();
+        return data<T>();
+    }
     void* raw() { return static_cast<char*>(storage_->data()) + offset_; }
     const void* raw() const { return static_cast<const char*>(storage_->data()) + offset_; }
 
@@ -105,16 +112,29 @@ class Tensor {
     Tensor slice(size_t begin, size_t end) const;
     Tensor clone() const;  // own storage, same device
 
+    // The same values where this allocator's memory is: this tensor when they are there already. A
+    // copy waits for the work that makes the values.
+    Tensor to(Allocator&) const;
+    Tensor to_host() const { return defined() ? to(host_allocator()) : Tensor(); }
+    // Writes another tensor's values, of the same shape and dtype, over these, wherever both are;
+    // zero: zeros.
+    void assign(const Tensor& from);
+    void zero();
+
     template <class T>
-    std::vector<T> to_vector() const {  // host only
-        const T* first = data<T>();
-        return std::vector<T>(first, first + elements());
+    std::vector<T> to_vector() const {
+        check_type(dtype_of<T>());
+        std::vector<T> out(elements());
+        copy_out(out.data());
+        return out;
     }
     // Value of a one-element tensor, as double.
     double item() const;
 
  private:
     void check_type(DType) const;
+    void check_host() const;
+    void copy_out(void* to) const;
 
     std::shared_ptr<Storage> storage_;
     Shape shape_;

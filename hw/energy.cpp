@@ -181,7 +181,8 @@ void OperationCounter::observe(const Observation& o) {
     auto& counts = spikes_[o.node];
     counts.resize(shapes_[o.node].elements());
     const size_t rows = o.N * (o.time ? steps : 1), size = counts.size();
-    const float* y = o.y.data<float>();
+    const Tensor here = o.y.to_host();
+    const float* y = here.data<float>();
     for (size_t r = 0; r < rows; ++r)
         for (size_t i = 0; i < size; ++i) {
             const float value = y[r * size + i];

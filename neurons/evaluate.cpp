@@ -16,25 +16,25 @@ uint64_t count_spikes(Compute& compute, const Observation& o) {
         compute.reserve(spike.count_scratch());
         return spike.count(compute.queue, o.bits.data<uint64_t>(), o.bits.elements());
     }
-    const float* y = o.y.data<float>();
-    return uint64_t(o.y.elements()) - uint64_t(std::count(y, y + o.y.elements(), 0.0f));
+    const Tensor here = o.y.to_host();
+    const float* y = here.data<float>();
+    return uint64_t(here.elements()) - uint64_t(std::count(y, y + here.elements(), 0.0f));
 }
 
 // Adds the steps of `output` [T, N, K] up and counts the right answers after each.
 void count_correct(Compute& compute, const Tensor& output, const std::vector<int32_t>& labels,
                    std::vector<uint64_t>& correct) {
-    const size_t T = output.shape()[0];
+    const size_t T = output.shape()[0], N = output.shape()[1], K = output.shape()[2];
     correct.resize(std::max(correct.size(), T));
-    Tensor sum;
-    for (size_t t = 0; t < T; ++t) {
-        const Tensor step = output.slice(t, t + 1).reshape(output.shape().without_leading());
-        if (t == 0)
-            sum = step.clone();
-        else
-            ops::add_into(compute, sum, step);
-        const std::vector<int32_t> best = ops::argmax(compute, sum);
-        for (size_t i = 0; i < labels.size(); ++i) correct[t] += best[i] == labels[i];
-    }
+    Tensor sums = compute.empty(output.shape());
+    sums.slice(0, 1).assign(output.slice(0, 1));
+    for (size_t t = 1; t < T; ++t)
+        compute.kernels<float>().elementwise.add(compute.queue, sums.slice(t - 1, t).data<float>(),
+                                                 output.slice(t, t + 1).data<float>(),
+                                                 sums.slice(t, t + 1).data<float>(), N * K);
+    const std::vector<int32_t> best = ops::argmax(compute, sums.reshape({T * N, K}));
+    for (size_t t = 0; t < T; ++t)
+        for (size_t i = 0; i < labels.size(); ++i) correct[t] += best[t * N + i] == labels[i];
 }
 
 // As many samples at once as keep the activations small.
@@ -95,12 +95,13 @@ Evaluation evaluate(Compute& compute, const Graph& graph, const Dataset& data,
             result.layers[it->second].possible += o.y.elements();
         };
     std::vector<uint64_t> correct;
-    Loader loader(samples, batch_of(options, T), false, 0, 0, {});
+    const Graph here = on_device(graph, compute);
+    Loader loader(compute, samples, batch_of(options, T), false, 0, 0, {});
     Batch batch;
     while (loader.next(batch)) {
         const Frames frames = frames_for(compute, graph, batch, options.ann_frames);
         how.temporal_input = frames.temporal;
-        const Forwarded out = forward(compute, graph, {}, frames.x, how);
+        const Forwarded out = forward(compute, here, {}, frames.x, how);
         if (spiking) {
             count_correct(compute, out.output.value, batch.labels, correct);
         } else {

@@ -2,7 +2,6 @@
 #include "neurons/forward.h"
 
 #include <algorithm>
-#include <cstring>
 #include <deque>
 #include <map>
 #include <optional>
@@ -32,10 +31,11 @@ struct Chain {
     std::optional<size_t> flatten, norm, pool;
 };
 
-// Whether the neuron's outputs are 0 or 1.
+// Whether the neuron's outputs are 0 or 1. Thresholds on a device are not read for it.
 bool is_binary(const Neuron& neuron, const Tensor& theta) {
     if (neuron.rule.spiking != kernels::Spiking::plain) return false;
     if (neuron.amplitude == Neuron::Amplitude::one) return true;
+    if (theta.device().kind != DeviceKind::cpu) return false;
     const float* t = theta.data<float>();
     return std::all_of(t, t + theta.elements(), [](float x) { return x == 1; });
 }
@@ -161,8 +161,7 @@ class Interpreter {
                     return std::move(result_);
                 }
                 if (t == 0) output = compute_.empty(y.shape().with(0, T_ * N_), y.dtype());
-                Tensor place = output.slice(t * N_, (t + 1) * N_);
-                std::memcpy(place.raw(), y.raw(), y.bytes());
+                output.slice(t * N_, (t + 1) * N_).assign(y);
             }
             for (const size_t node : order) {
                 if (memory[node] == 0) continue;
@@ -201,19 +200,17 @@ class Interpreter {
     // The value `steps` later; zeros before.
     Value delayed(const Value& from, size_t steps) {
         const Value x = with_time(from);
-        const size_t step = x.v.value.bytes() / T_, hold = std::min(steps, T_) * step;
-        const size_t keep = x.v.value.bytes() - hold;
+        const size_t rows = x.v.shape()[0], hold = std::min(steps, T_) * N_;
         Tensor y = compute_.empty(x.v.shape(), x.v.value.dtype());
-        std::memset(y.raw(), 0, hold);
-        std::memcpy(static_cast<char*>(y.raw()) + hold, x.v.value.raw(), keep);
+        y.slice(0, hold).zero();
+        y.slice(hold, rows).assign(x.v.value.slice(0, rows - hold));
         if (tape_ == nullptr || !x.v.tracked()) return {y, true, x.binary};
         const Var source = x.v.place();
         return {tape_->record(y,
-                              [source, hold, keep](Tape& tape, const Tensor& dy) {
+                              [source, hold, rows](Tape& tape, const Tensor& dy) {
                                   Tensor dx = tape.compute().empty(dy.shape(), dy.dtype());
-                                  const char* from = static_cast<const char*>(dy.raw()) + hold;
-                                  std::memcpy(dx.raw(), from, keep);
-                                  std::memset(static_cast<char*>(dx.raw()) + keep, 0, hold);
+                                  dx.slice(0, rows - hold).assign(dy.slice(hold, rows));
+                                  dx.slice(rows - hold, rows).zero();
                                   tape.accumulate(source, dx);
                               }),
                 true, x.binary};
@@ -456,10 +453,28 @@ std::optional<std::vector<size_t>> order_over_all_edges(Graph graph) {
     }
 }
 
+// Everything must be where the kernels run.
+void check_devices(const Compute& compute, const Graph& graph, const Parameters& parameters,
+                   const Tensor& input) {
+    const auto need = [&](const std::string& what, const Tensor& t) {
+        if (!t.defined() || t.device() == compute.device) return;
+        throw Error("[forward] " + what + " is on " + t.device().str() +
+                        ", the work is to be done on " + compute.device.str(),
+                    ErrorKind::usage, "on_device() and Tensor::to() bring things there");
+    };
+    need("the input", input);
+    for (const auto& [name, v] : parameters) need(name, v.value);
+    for (const Node& node : graph.nodes)
+        for_each_tensor(node, [&](const char* field, const Tensor& t, TensorRole) {
+            need(node.name + "." + field, t);
+        });
+}
+
 }  // namespace
 
 Forwarded forward(Compute& compute, const Graph& graph, const Parameters& parameters,
                   const Tensor& input, const ForwardOptions& options, Tape* tape) {
+    check_devices(compute, graph, parameters, input);
     const std::vector<size_t> order = topological_order(graph);
     Interpreter run(compute, graph, parameters, input, options, tape);
     const bool inference = tape == nullptr && !options.training && !options.observe;

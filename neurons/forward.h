@@ -49,7 +49,8 @@ struct Forwarded {
 // Static input [N, ...]: layers before the first neuron run once. A spiking graph without a tape
 // and not training computes every weight layer as the canonical sum (its BatchNorm, if not folded,
 // by running statistics). An ANN on temporal input runs each frame; its time axis stays in the
-// output. Error on shapes that do not fit.
+// output. Input, parameters and the graph's tensors are where compute works (on_device). Error on
+// shapes that do not fit.
 Forwarded forward(Compute&, const Graph&, const Parameters&, const Tensor& input,
                   const ForwardOptions&, Tape* tape = nullptr);
 

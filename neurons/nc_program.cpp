@@ -145,6 +145,26 @@ void add_common_options(CLI::App& app, Common& c) {
     app.allow_config_extras(CLI::config_extras_mode::error);
 }
 
+void add_precision_option(CLI::App& app, Common& c) {
+    app.add_option(
+        "--precision", c.precision,
+        "fp32, tf32 or bf16: how a GPU rounds what it multiplies in training and analog networks; "
+        "weights, sums and spiking networks stay fp32 (default: fp32)");
+}
+
+namespace {
+
+kernels::Precision parse_precision(const std::string& text) {
+    const std::vector<std::string> names = {"fp32", "tf32", "bf16"};
+    const auto found = std::find(names.begin(), names.end(), text);
+    if (found == names.end())
+        throw Error("[precision] unknown precision '" + text + "'", ErrorKind::usage,
+                    suggestion(text, names));
+    return kernels::Precision(found - names.begin());
+}
+
+}  // namespace
+
 int run(CLI::App& app, int argc, char** argv, const std::function<int()>& body) {
     try {
         app.parse(argc, argv);
@@ -190,7 +210,17 @@ std::string command_line(int argc, char** argv) {
 
 Compute make_compute(const Common& common) {
     if (common.json && !common.json_file.empty()) check_output(common.json_file, common.force);
-    return Compute(parse_device(common.device), common.threads);
+    const Device device = parse_device(common.device);
+    kernels::Precision precision = kernels::Precision::fp32;
+    if (!common.precision.empty()) {
+        precision = parse_precision(common.precision);
+        if (device.kind != DeviceKind::cuda)
+            throw Error("[precision] --precision " + common.precision +
+                            " is for a GPU, the device is " + device.str(),
+                        ErrorKind::usage,
+                        "give --device cuda too, or leave it out: the CPU has fp32 only");
+    }
+    return Compute(device, common.threads, precision);
 }
 
 void check_output(const std::string& path, bool force) {

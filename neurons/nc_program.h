@@ -22,6 +22,7 @@ struct Common {
     uint64_t seed = 0;
     size_t samples = 0;  // 0: all; else results are labelled a subset
     std::string device = "cpu";
+    std::string precision;  // of training and analog networks on a GPU; empty: fp32
     int threads = 0;        // 0: all
     bool json = false;      // --json given
     std::string json_file;  // --json FILE; empty: standard output
@@ -49,7 +50,11 @@ std::string version();  // of the project
 // The command as typed, quoted where a shell would need it; for provenance.
 std::string command_line(int argc, char** argv);
 
-// Device, threads and NC_ISA, and --json FILE by check_output.
+// --precision, for programs that train or evaluate.
+void add_precision_option(CLI::App&, Common&);
+
+// Device, threads, precision and NC_ISA, and --json FILE by check_output. Error on a precision
+// without a GPU: the CPU has fp32 only.
 Compute make_compute(const Common&);
 
 // Error (usage) when path exists and force is not given, or its folder cannot be written: asked

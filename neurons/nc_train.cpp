@@ -167,6 +167,7 @@ void add_options(CLI::App& app, Settings& s) {
         ->configurable(false)
         ->group(files);
     program::add_common_options(app, s.common);
+    program::add_precision_option(app, s.common);
     app.set_version_flag("--version", "nc_train " + program::version());
     app.footer(
         "Examples:\n"
@@ -463,6 +464,10 @@ int resume_and_report(const CLI::App& app, const Settings& s, const std::string&
     common.samples = options.common.samples;
     if (common.data.empty()) common.data = options.common.data;
     if (common.log.empty()) common.log = options.common.log;
+    if (app.count("--device") == 0) common.device = options.common.device;
+    // Going on without the GPU is allowed; what was its alone then goes.
+    if (parse_device(common.device).kind == DeviceKind::cuda)
+        common.precision = options.common.precision;
     options.common = common;
     return train_and_report(stored, options, &model, command);
 }

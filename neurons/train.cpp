@@ -2,6 +2,7 @@
 #include "neurons/train.h"
 
 #include <algorithm>
+#include <bit>
 #include <chrono>
 #include <cmath>
 #include <optional>
@@ -49,7 +50,8 @@ class Trainer {
           validation_(validation),
           options_(options),
           hooks_(hooks),
-          state_(std::move(state)) {
+          state_(std::move(state)),
+          moving_(with_tensors(graph_, state_.tensors)) {
         // A lone data set smaller than a batch is one batch.
         const size_t batch = std::min(options.batch, training.size());
         batch_ = batch;
@@ -63,7 +65,7 @@ class Trainer {
         while (state_.epoch < options_.epochs) epoch();
         Trained out;
         const bool best = options_.keep_best && !state_.best.empty();
-        out.graph = with_tensors(graph_, copies(best ? state_.best : weights()));
+        out.graph = with_tensors(graph_, copies(on_host(best ? state_.best : weights())));
         out.validation_accuracy = best ? state_.best_accuracy : last_accuracy_;
         out.best_epoch = best ? state_.best_epoch : options_.epochs - 1;
         out.seconds = state_.seconds + now() - begin_;
@@ -85,8 +87,8 @@ class Trainer {
 
     void epoch() {
         compute_.allocator->reset_peak();
-        Loader loader(training_, batch_, true, options_.seed, state_.epoch, options_.augment, true,
-                      size_t(state_.step));
+        Loader loader(compute_, training_, batch_, true, options_.seed, state_.epoch,
+                      options_.augment, true, size_t(state_.step));
         const double start = now(), earlier = state_.epoch_seconds;
         const uint64_t seen_before = state_.seen;
         Batch batch;
@@ -132,17 +134,18 @@ class Trainer {
         how.recompute = options_.recompute;
         std::map<std::string, fn::BatchStatistics> statistics;
         std::vector<Parameter> parameters;
+        Tensor seen;
         {
             // The output's Var goes before the walk back, so that the tape alone decides what is
             // kept.
             Var loss;
             {
-                Forwarded out = forward(compute_, graph_, variables, frames.x, how, &tape);
+                Forwarded out = forward(compute_, moving_, variables, frames.x, how, &tape);
                 statistics = std::move(out.statistics);
                 const Var logits = mean_logits(compute_, &tape, out);
                 loss = fn::cross_entropy(compute_, &tape, logits, batch.labels,
                                          options_.label_smoothing);
-                count(logits.value, batch.labels, loss.value.item());
+                seen = answers(logits.value, loss.value);
             }
             tape.backward(loss);
         }
@@ -155,15 +158,29 @@ class Trainer {
                  state_.moments);
         update_statistics(statistics);
         if (options_.ema > 0) update_average(compute_, state_, options_.ema, done);
+        compute_.check("train");
+        count(seen, batch.labels);
     }
 
-    void count(const Tensor& logits, const std::vector<int32_t>& labels, double loss) {
+    // What is counted of a step, [N + 1]: the class each sample was taken for, and the loss as its
+    // bits. On a device the one copy of it is all that a step waits for, after everything was given
+    // to the queue.
+    Tensor answers(const Tensor& logits, const Tensor& loss) {
+        const size_t n = logits.shape()[0];
+        Tensor out = compute_.empty({n + 1}, DType::i32);
+        out.slice(0, n).assign(ops::argmax_rows(compute_, logits));
+        compute_.allocator->copy_within(out.slice(n, n + 1).raw(), loss.raw(), loss.bytes());
+        return out;
+    }
+
+    void count(const Tensor& seen, const std::vector<int32_t>& labels) {
+        const std::vector<int32_t> best = seen.to_vector<int32_t>();
+        const double loss = std::bit_cast<float>(best.back());
         if (!std::isfinite(loss))
             throw Error("[train] the loss is " + std::to_string(loss) + " in epoch " +
                             std::to_string(state_.epoch + 1) + ", step " +
                             std::to_string(state_.step + 1),
                         ErrorKind::usage, "a lower learning rate or clipping the gradient helps");
-        const std::vector<int32_t> best = ops::argmax(compute_, logits);
         for (size_t i = 0; i < labels.size(); ++i) state_.correct += best[i] == labels[i];
         state_.loss_sum += loss * double(labels.size());
         state_.seen += labels.size();
@@ -228,6 +245,7 @@ class Trainer {
     const TrainOptions& options_;
     const TrainHooks& hooks_;
     TrainState state_;
+    const Graph moving_;  // the network with the tensors being trained
     size_t batch_;
     int64_t steps_, total_;
     double begin_ = 0;
@@ -246,6 +264,7 @@ Trained train(Compute& compute, const Graph& given, const ModelInfo& info, const
             if (auto* neuron = std::get_if<Neuron>(&node.op)) neuron->train_theta = true;
     TrainState state = resume != nullptr ? resume_training(*resume, graph, options)
                                          : begin_training(graph, options);
+    move_to(compute, state);
     return Trainer(compute, std::move(graph), info, training, validation, options, hooks,
                    std::move(state))
         .run(resume != nullptr);

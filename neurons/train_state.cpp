@@ -17,7 +17,7 @@ const char* const moment_prefix = "moment/";
 const char* const best_prefix = "best/";
 
 void put(std::map<std::string, Tensor>& state, const std::string& prefix, const Tensors& tensors) {
-    for (const auto& [name, tensor] : tensors) state[prefix + name] = tensor;
+    for (const auto& [name, tensor] : tensors) state[prefix + name] = tensor.to_host();
 }
 
 // Copies, so that training may write them; shapes as in `like` where the names are the same.
@@ -86,6 +86,17 @@ Tensors copies(const Tensors& tensors) {
     return out;
 }
 
+void move_to(const Compute& compute, TrainState& state) {
+    for (Tensors* tensors : {&state.tensors, &state.average, &state.moments.tensors, &state.best})
+        for (auto& [name, tensor] : *tensors) tensor = tensor.to(*compute.allocator);
+}
+
+Tensors on_host(const Tensors& tensors) {
+    Tensors out;
+    for (const auto& [name, tensor] : tensors) out[name] = tensor.to_host();
+    return out;
+}
+
 // The average of the first steps would otherwise be the random weights'.
 void update_average(Compute& compute, TrainState& state, double decay, int64_t step) {
     const double d = std::min(decay, double(1 + step) / double(10 + step));
@@ -131,7 +142,7 @@ Json to_json(const TrainOptions& o) {
 Model make_checkpoint(const TrainState& state, const Graph& graph, const ModelInfo& info,
                       const TrainOptions& options) {
     Model model;
-    model.graph = with_tensors(graph, state.tensors);
+    model.graph = with_tensors(graph, on_host(state.tensors));
     model.info = info;
     put(model.state, average_prefix, state.average);
     put(model.state, moment_prefix, state.moments.tensors);

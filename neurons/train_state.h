@@ -36,6 +36,9 @@ TrainState begin_training(const Graph&, const TrainOptions&);
 // The graph with these tensors, shared; own copies when the graph is to outlive the state.
 Graph with_tensors(Graph, const Tensors&);
 Tensors copies(const Tensors&);
+// All tensors of the state where this Compute works; files hold the host's.
+void move_to(const Compute&, TrainState&);
+Tensors on_host(const Tensors&);
 
 // After a step: average += (1 - decay) (tensors - average), the decay warmed up.
 void update_average(Compute&, TrainState&, double decay, int64_t step);

@@ -1,4 +1,5 @@
-// The emulation's scheduler: fibres, barriers, warp operations; and the runtime's calls on host memory.
+// The emulation's scheduler: fibres, barriers, warp operations; and the runtime's calls on host
+// memory.
 #include "tests/cuda_emulation.h"
 
 #include <sys/mman.h>
@@ -7,6 +8,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <mutex>
 #include <random>
@@ -16,7 +18,8 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-// Saves the callee's registers on this stack, and goes on where the other was left. x86-64, System V.
+// Saves the callee's registers on this stack, and goes on where the other was left. x86-64, System
+// V.
 extern "C" void nc_emulation_switch(void** save, void* to);
 asm(R"(
 .text
@@ -70,8 +73,8 @@ class Scheduler {
         const uint64_t threads = uint64_t(block.x) * block.y * block.z;
         if (threads == 0 || threads > most_threads || grid.y > 65535 || grid.z > 65535 ||
             grid.x > 0x7fffffff) {
-            std::fprintf(stderr, "emulation: a grid of %u x %u x %u blocks of %llu threads\n", grid.x,
-                         grid.y, grid.z, static_cast<unsigned long long>(threads));
+            std::fprintf(stderr, "emulation: a grid of %u x %u x %u blocks of %llu threads\n",
+                         grid.x, grid.y, grid.z, static_cast<unsigned long long>(threads));
             return cudaErrorInvalidConfiguration;
         }
         thread_ = &thread;
@@ -79,7 +82,8 @@ class Scheduler {
         block_ = block;
         threads_ = unsigned(threads);
         const uint64_t blocks = uint64_t(grid.x) * grid.y * grid.z;
-        // A random walk through all blocks: a start and a step that shares no factor with their number.
+        // A random walk through all blocks: a start and a step that shares no factor with their
+        // number.
         uint64_t step = random_() % blocks | 1;
         while (std::gcd(step, blocks) != 1) step += 2;
         uint64_t at = random_() % blocks;
@@ -164,10 +168,11 @@ class Scheduler {
         }
         if (done == threads_) return true;
         if (!faulty_)
-            std::fprintf(stderr,
-                         "emulation: %u of %u threads ended, the others wait for them (barrier of line "
-                         "%d)\n",
-                         done, threads_, barrier_line_);
+            std::fprintf(
+                stderr,
+                "emulation: %u of %u threads ended, the others wait for them (barrier of line "
+                "%d)\n",
+                done, threads_, barrier_line_);
         // Their stacks hold half-run threads: never used again.
         for (auto& f : fibres_) munmap(f->stack, stack_bytes);
         fibres_.clear();
@@ -212,12 +217,18 @@ class Scheduler {
         nc_emulation_switch(&f.stack_pointer, stack_pointer_);
         __sanitizer_finish_switch_fiber(fake, &main_stack_, &main_stack_bytes_);
     }
-    void arrived() { __sanitizer_finish_switch_fiber(nullptr, &main_stack_, &main_stack_bytes_); }
+    void arrived() {
+        __sanitizer_finish_switch_fiber(nullptr, &main_stack_, &main_stack_bytes_);
+    }
     const void* main_stack_ = nullptr;
     size_t main_stack_bytes_ = 0;
 #else
-    void resume(Fibre& f) { nc_emulation_switch(&stack_pointer_, f.stack_pointer); }
-    void leave(Fibre& f) { nc_emulation_switch(&f.stack_pointer, stack_pointer_); }
+    void resume(Fibre& f) {
+        nc_emulation_switch(&stack_pointer_, f.stack_pointer);
+    }
+    void leave(Fibre& f) {
+        nc_emulation_switch(&f.stack_pointer, stack_pointer_);
+    }
     void arrived() {}
 #endif
 
@@ -232,8 +243,8 @@ class Scheduler {
             std::abort();
         }
         f->stack = static_cast<char*>(memory);
-        // As nc_emulation_switch leaves a stack: six registers and an address to return to; the entry
-        // then sees the alignment a call would give it.
+        // As nc_emulation_switch leaves a stack: six registers and an address to return to; the
+        // entry then sees the alignment a call would give it.
         void** top = reinterpret_cast<void**>(f->stack + stack_bytes) - 8;
         for (int i = 0; i < 8; ++i) top[i] = nullptr;
         top[6] = reinterpret_cast<void*>(&Scheduler::entry);
@@ -301,8 +312,100 @@ struct Event {
     std::chrono::steady_clock::time_point at;
 };
 
+namespace {
+
+// Device memory lies in one range that the host may touch only while work is done: a library that
+// reads it by itself, as it could not on a card, crashes. Under the address sanitizer a block is
+// one of the heap's instead, with walls on both sides.
+class DeviceMemory {
+ public:
+    void* take(size_t bytes) {
+        const std::lock_guard lock(mutex_);
+        const size_t size = (std::max<size_t>(bytes, 1) + page - 1) / page * page;
+#ifdef NC_ADDRESS_SANITIZER
+        void* const block = std::aligned_alloc(256, size);
+        if (block != nullptr) std::memset(block, 0xff, size);
+        return block;
+#endif
+        if (base_ == nullptr) {
+            void* range = mmap(nullptr, range_bytes, PROT_NONE,
+                               MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+            if (range == MAP_FAILED) return nullptr;
+            base_ = static_cast<char*>(range);
+            free_[base_] = range_bytes;
+        }
+        for (auto it = free_.begin(); it != free_.end(); ++it) {
+            if (it->second < size) continue;
+            char* const p = it->first;
+            if (it->second > size) free_[p + size] = it->second - size;
+            free_.erase(p);
+            taken_[p] = size;
+            protect(PROT_READ | PROT_WRITE);
+            std::memset(p, 0xff, size);
+            if (users_ == 0) protect(PROT_NONE);
+            return p;
+        }
+        return nullptr;
+    }
+    void give(void* p) {
+        const std::lock_guard lock(mutex_);
+#ifdef NC_ADDRESS_SANITIZER
+        std::free(p);
+#else
+        const auto found = taken_.find(static_cast<char*>(p));
+        if (found == taken_.end()) return;
+        madvise(p, found->second, MADV_DONTNEED);
+        auto block = free_.insert(*found).first;
+        taken_.erase(found);
+        const auto next = std::next(block);
+        if (next != free_.end() && block->first + block->second == next->first) {
+            block->second += next->second;
+            free_.erase(next);
+        }
+        if (block == free_.begin()) return;
+        const auto before = std::prev(block);
+        if (before->first + before->second != block->first) return;
+        before->second += block->second;
+        free_.erase(block);
+#endif
+    }
+    void open() {
+        const std::lock_guard lock(mutex_);
+        if (users_++ == 0) protect(PROT_READ | PROT_WRITE);
+    }
+    void close() {
+        const std::lock_guard lock(mutex_);
+        if (--users_ == 0) protect(PROT_NONE);
+    }
+
+ private:
+    static constexpr size_t page = 4096, range_bytes = size_t(8) << 30;
+    void protect(int access) {
+        if (base_ != nullptr) mprotect(base_, range_bytes, access);
+    }
+
+    std::mutex mutex_;
+    char* base_ = nullptr;
+    std::map<char*, size_t> free_, taken_;
+    int users_ = 0;
+};
+
+DeviceMemory& device_memory() {
+    static DeviceMemory& memory = *new DeviceMemory;
+    return memory;
+}
+
+cudaError_t with_device_memory(const std::function<cudaError_t()>& work) {
+    device_memory().open();
+    const cudaError_t error = work();
+    device_memory().close();
+    return error;
+}
+
+}  // namespace
+
 cudaError_t submit(Stream* stream, std::function<cudaError_t()> work) {
-    if (stream == nullptr || stream->captured == nullptr) return work();
+    if (stream == nullptr || stream->captured == nullptr) return with_device_memory(work);
     stream->captured->work.push_back(std::move(work));
     return cudaSuccess;
 }
@@ -344,20 +447,20 @@ cudaError_t cudaMemGetInfo(size_t* free, size_t* total) {
     return cudaSuccess;
 }
 cudaError_t cudaMalloc(void** p, size_t bytes) {
-    *p = bytes > size_t(1) << 32 ? nullptr : std::aligned_alloc(256, (bytes + 255) / 256 * 256);
-    if (*p == nullptr) return cudaErrorMemoryAllocation;
-    std::memset(*p, 0xff, bytes);
-    return cudaSuccess;
+    *p = bytes > size_t(1) << 32 ? nullptr : nc::emulation::device_memory().take(bytes);
+    return *p == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 cudaError_t cudaFree(void* p) {
-    std::free(p);
+    nc::emulation::device_memory().give(p);
     return cudaSuccess;
 }
 cudaError_t cudaHostAlloc(void** p, size_t bytes, unsigned) {
-    return cudaMalloc(p, bytes);
+    *p = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+    return *p == nullptr ? cudaErrorMemoryAllocation : cudaSuccess;
 }
 cudaError_t cudaFreeHost(void* p) {
-    return cudaFree(p);
+    std::free(p);
+    return cudaSuccess;
 }
 cudaError_t cudaMemcpyAsync(void* to, const void* from, size_t bytes, cudaMemcpyKind,
                             cudaStream_t stream) {

@@ -100,7 +100,9 @@ Ran run_once(void (*kernel)(int*)) {
     close(file);
     std::ifstream text(path);
     Ran ran = {queue.status, std::string(std::istreambuf_iterator<char>(text), {}),
-               std::vector<int>(out, out + threads)};
+               std::vector<int>(threads)};
+    REQUIRE(cudaMemcpyAsync(ran.out.data(), memory, threads * sizeof(int), cudaMemcpyDefault,
+                            nullptr) == cudaSuccess);
     cudaFree(memory);
     return ran;
 }

@@ -108,6 +108,8 @@ holds 'info: what the file holds' info.json 'j["spiking"] and j["T"] == 4 and j[
 succeeds 'backends' "$convert" backends --json backends.json
 holds 'backends: the reference is always usable' backends.json \
     'any(b["name"] == "reference" and b["usable"] for b in j)'
+holds 'backends: the cards, or why there are none' backends.json \
+    'all(b["cards"] if b["usable"] else b["reason"] for b in j if b["name"] == "cuda")'
 succeeds 'finetune' "$convert" finetune snn.safetensors "${small[@]}" --if-epochs 1 --out tuned.safetensors \
     --json tuned.json
 holds 'finetune: statistics' tuned.json '50 < j["if_accuracy"] <= 100'
@@ -218,8 +220,16 @@ for T in 0 -3 nonsense; do
     refuses "T = $T" 2 'T' "$convert" ann.safetensors "${small[@]}" --T $T --out refused.safetensors
     refuses "T = $T, eval" 2 'T' "$convert" eval snn.safetensors "${small[@]}" --T $T
 done
-refuses 'no GPU: nc_train' 2 'cuda' "$train" --model mlp "${small[@]}" --device cuda "${new[@]}"
-refuses 'no GPU: nc_convert' 2 'cuda' "$convert" eval snn.safetensors "${small[@]}" --device cuda:0
+if $files require backends.json 'any(b["name"] == "cuda" and b["usable"] for b in j)' 2>/dev/null; then
+    succeeds 'the GPU trains' "$train" --model mlp "${small[@]}" --epochs 1 --device cuda --out gpu.safetensors
+    succeeds 'the GPU evaluates' "$convert" eval snn.safetensors "${small[@]}" --device cuda:0
+    refuses 'no such GPU' 2 'cuda:99' "$train" --model mlp "${small[@]}" --device cuda:99 "${new[@]}"
+else
+    refuses 'no GPU: nc_train' 2 'cuda is not available: ' "$train" --model mlp "${small[@]}" --device cuda "${new[@]}"
+    refuses 'no GPU: nc_convert' 2 'use the device cpu' "$convert" eval snn.safetensors "${small[@]}" --device cuda:0
+fi
+refuses 'precision without a GPU' 2 'bf16 is for a GPU' "$train" --model mlp "${small[@]}" --precision bf16 "${new[@]}"
+refuses 'unknown precision' 2 'fp16' "$convert" eval snn.safetensors "${small[@]}" --precision fp16
 refuses 'unknown device' 2 'tpu' "$train" --model mlp "${small[@]}" --device tpu "${new[@]}"
 NC_ISA=nonsense refuses 'NC_ISA=nonsense' 2 'nonsense' "$train" --model mlp "${small[@]}" "${new[@]}"
 
