@@ -395,10 +395,10 @@ TEST_CASE("forward: a ReLU done by the batch norm before it changes no bit, no g
             for (const auto& [name, v] : variables) results[observed][name] = tape.gradient(v);
         }
         CHECK(results[0].size() == results[1].size());
-        for (const auto& [name, tensor] : results[0]) {
-            INFO(name);
-            REQUIRE(tensor.defined());
-            CHECK(same_bits(tensor, results[1].at(name)));
+        for (const auto& entry : results[0]) {
+            INFO(entry.first);
+            REQUIRE(entry.second.defined());
+            CHECK(same_bits(entry.second, results[1].at(entry.first)));
         }
     }
 }
