@@ -7,13 +7,14 @@
 // pixels' weight. With few pixels only the rows that fire are read, from L2, 128 bytes a warp,
 // eight of them at once. Dense: 2 operations (binary: one fma) per input and output; tiles of 128
 // pixels by 64 outputs, 8 by 4 in a thread's registers, so 12 floats are read from shared memory
-// for 64 (32) operations.
+// for 64 (32) operations; half as many pixels where that leaves too few tiles.
 #include "kernels/spike_cuda.cuh"
 
 namespace nc::kernels::NC_CUDA {
 namespace {
 
 constexpr unsigned threads = 256, warps = threads / warp_size;
+constexpr size_t enough = 128;  // blocks that keep a card busy
 
 // ----------------------------------------------------------------------------------------------
 // packing
@@ -235,7 +236,6 @@ __global__ void __launch_bounds__(list_warps* warp_size)
 void conv_event(Queue& q, const uint64_t* bits, const float* w, const float* bias, float* y,
                 const ConvShape& s) {
     if (s.n == 0 || s.cout == 0) return;
-    constexpr size_t enough = 128;  // blocks that keep a card busy with slabs
     const size_t out_h = s.out_h(), out_w = s.out_w(), all = s.n * out_h * out_w;
     const auto grid = [&](size_t block_pixels, size_t width) {
         return dim3(unsigned((all + block_pixels - 1) / block_pixels),
@@ -269,16 +269,17 @@ __device__ float multiply_add(float x, float w, float sum) {
     return sum + x * w;
 }
 
-constexpr unsigned tile_pixels = 128, tile_outputs = 64, tile_inputs = 16;
-constexpr unsigned own_pixels = 8, own_outputs = 4;
-constexpr unsigned x_stride = tile_pixels + 4;  // 4: an input's values start in other banks
+constexpr unsigned own_outputs = 4;
+constexpr unsigned tile_outputs = 16 * own_outputs, tile_inputs = 16;
 
 // A tile of outputs a block, groups == 1. Threads are 16 x 16: outputs 16 apart, pixels side by
-// side.
-template <bool fused>
+// side, 4 or 8 of them.
+template <bool fused, unsigned own_pixels>
 __global__ void __launch_bounds__(threads, 3)
     add_tiles(const float* x, const float* w, const float* bias, float* y, ConvShape s,
               size_t out_h, size_t out_w) {
+    constexpr unsigned tile_pixels = 16 * own_pixels;
+    constexpr unsigned x_stride = tile_pixels + 4;    // 4: an input's values start in other banks
     NC_SHARED(float, xs, tile_inputs* x_stride);      // [inputs, pixels]
     NC_SHARED(float, ws, tile_inputs* tile_outputs);  // [inputs, outputs]
     NC_SHARED(Corner, corners, tile_pixels);
@@ -376,11 +377,16 @@ void conv_dense(Queue& q, const float* x, const float* w, const float* bias, boo
                 const ConvShape& s) {
     if (s.n == 0 || s.cout == 0) return;
     const size_t out_h = s.out_h(), out_w = s.out_w(), all = s.n * out_h * out_w;
-    if (s.groups == 1 && all >= tile_pixels / 4)
-        launch(binary ? add_tiles<true> : add_tiles<false>,
+    const auto tiles = [&](auto kernel, size_t tile_pixels) {
+        launch(kernel,
                dim3(unsigned((all + tile_pixels - 1) / tile_pixels),
                     unsigned((s.cout + tile_outputs - 1) / tile_outputs)),
                threads, q, x, w, bias, y, s, out_h, out_w);
+    };
+    if (s.groups == 1 && all * s.cout >= enough * 128 * tile_outputs)
+        tiles(binary ? add_tiles<true, 8> : add_tiles<false, 8>, 128);
+    else if (s.groups == 1 && all >= 32)
+        tiles(binary ? add_tiles<true, 4> : add_tiles<false, 4>, 64);
     else
         launch(binary ? add_each<true> : add_each<false>, dim3(blocks_for(all * s.cout, threads)),
                threads, q, x, w, bias, y, s, out_h, out_w);

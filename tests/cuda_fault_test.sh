@@ -112,7 +112,7 @@ fault 'spike: a canonical sum is taken in reverse' spike_cuda.cu spike "$spike" 
 fault 'spike: the row after the one that fired is added' spike_cuda.cu spike "$spike" \
     'row + unsigned(__ffsll((long long)word) - 1)' 'row + unsigned(__ffsll((long long)word))'
 fault 'spike: products that are not 0 or 1 times a weight are fused' spike_cuda.cu spike "$spike" \
-    'binary ? add_tiles<true> : add_tiles<false>' 'add_tiles<true>'
+    'binary ? add_tiles<true, 4> : add_tiles<false, 4>' 'add_tiles<true, 4>'
 fault 'spike: a bias of -0 stays one' spike_cuda.cuh spike "$spike" 'bias[o] + 0.f' 'bias[o]'
 fault 'spike: a ballot is kept by the wrong lane' spike_cuda.cu spike 'spike: spikes pack*' \
     'if (lane == k) own' 'if (lane == k + 1) own'

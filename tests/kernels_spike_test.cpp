@@ -286,6 +286,8 @@ TEST_CASE("convolution canonical sums: dense equals event equals reference, bit 
                     .pad_w = 1},
                    0.2, cout == 5, 2);
     check_conv({.n = 2, .h = 30, .w = 37, .cin = 70, .kh = 1, .kw = 2, .cout = 130}, 0.2, true, 2);
+    // And for the larger tiles of the dense sum.
+    check_conv({.n = 1, .h = 121, .w = 123, .cin = 3, .kh = 1, .kw = 1, .cout = 72}, 0.2, true, 2);
     // Empty things.
     check_conv({.n = 0, .h = 4, .w = 4, .cin = 3, .kh = 3, .kw = 3, .cout = 5}, 0.5, true, 1);
     check_conv({.n = 2, .h = 4, .w = 4, .cin = 0, .kh = 3, .kw = 3, .cout = 5}, 0.5, true, 1);
