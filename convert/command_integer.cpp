@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <optional>
 
 #include "convert/commands.h"
 #include "convert/fold.h"
@@ -145,6 +146,11 @@ int verify_command(int argc, char** argv) {
         how.T = o.quantize.T;
         how.samples = data.test->size();
         how.threads = o.common.threads;
+        // A card takes part where there is one, asked for or not.
+        std::optional<Compute> card;
+        if (compute.on_host() && kernels::cuda_backend() != nullptr)
+            card.emplace(Device{DeviceKind::cuda, 0});
+        how.device = card ? &*card : compute.on_host() ? nullptr : &compute;
         how.stop = interrupted_by_user;
         const Verification v = verify(graph, *data.test, how);
         std::vector<std::vector<std::string>> rows = {

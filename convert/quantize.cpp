@@ -264,8 +264,9 @@ void follow(const Neuron& n, const Observation& o, std::vector<double>& most) {
     const size_t channels = o.x.shape().back(), size = o.y.elements() / o.T;
     const auto theta = n.theta.to_vector<float>();
     const auto v0 = n.v0.defined() ? n.v0.to_vector<float>() : std::vector<float>();
-    const float* x = o.x.data<float>();
-    const float* y = o.y.data<float>();
+    const Tensor given = o.x.to_host(), spiked = o.y.to_host();
+    const float* x = given.data<float>();
+    const float* y = spiked.data<float>();
     const size_t sample = size / o.N;
     for (size_t i = 0; i < size; ++i) {
         const size_t p = i % sample;
@@ -291,7 +292,8 @@ Range measure(Compute& compute, const Graph& g, const Dataset& calibration,
     run.observe = [&](const Observation& o) {
         const Node& node = g.nodes[o.node];
         if (std::holds_alternative<Input>(node.op)) {
-            const float* x = o.y.data<float>();
+            const Tensor here = o.y.to_host();
+            const float* x = here.data<float>();
             for (size_t i = 0; i < o.y.elements(); ++i) {
                 range.input = std::max(range.input, std::abs(double(x[i])));
                 range.whole = range.whole && x[i] == std::floor(x[i]);

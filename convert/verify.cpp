@@ -47,6 +47,7 @@ class Verifier {
         if (data.steps() > 0 && data.steps() != options.T)
             throw Error("[verify] T is " + std::to_string(options.T) + ", the recordings have " +
                         std::to_string(data.steps()) + " frames");
+        if (options.device != nullptr) there_ = on_device(g, *options.device);
         for (const Population& p : net_.populations) leaky_ = leaky_ || p.decay != 0;
         size_t count = 0;
         const auto* tables = kernels::usable(&count);
@@ -72,9 +73,8 @@ class Verifier {
         if (leaky_)
             out.left_out.push_back("float: leaky neurons truncate on integer targets");
         else
-            for (const auto* table : tables_)
-                out.backends.push_back(
-                    backend(std::string("float ") + table->name, "float with the same integers"));
+            for (const std::string& name : float_backends())
+                out.backends.push_back(backend("float " + name, "float with the same integers"));
         size_t done = 0;
         while (done < samples_) {
             const Samples batch = take(done, std::min(batch_size(), samples_ - done));
@@ -83,8 +83,15 @@ class Verifier {
             for (const auto* table : tables_)
                 if (table != best_.table) simulated(*table, batch, done, out.backends[at++]);
             if (plan_.T > 0) on_fpga(batch, out.backends[at++]);
-            if (!leaky_)
-                for (const auto* table : tables_) floats(*table, batch, done, out.backends[at++]);
+            if (!leaky_) {
+                for (const auto* table : tables_) {
+                    Compute compute(*table, options_.threads);
+                    if (takes(*table, done)) floats(compute, g_, batch, out.backends[at]);
+                    ++at;
+                }
+                if (options_.device != nullptr)
+                    floats(*options_.device, there_, batch, out.backends[at]);
+            }
             done += batch.N;
             if (options_.progress) options_.progress(done, samples_);
             if (options_.stop && options_.stop()) throw Interrupted();
@@ -212,18 +219,23 @@ class Verifier {
         count(run.logits, batch, b);
     }
 
-    void floats(const kernels::Table<float>& table, const Samples& batch, size_t done,
-                VerifiedBackend& b) {
-        if (!takes(table, done)) return;
-        Compute compute(table, options_.threads);
+    std::vector<std::string> float_backends() const {
+        std::vector<std::string> out;
+        for (const auto* table : tables_) out.push_back(table->name);
+        if (options_.device != nullptr) out.push_back(options_.device->table->name);
+        return out;
+    }
+
+    void floats(Compute& compute, const Graph& g, const Samples& batch, VerifiedBackend& b) {
         ForwardOptions how;
         how.T = size_t(options_.T);
         how.temporal_input = batch.temporal;
         how.observe = [&](const Observation& o) {
             if (const auto* neuron = std::get_if<Neuron>(&g_.nodes[o.node].op))
-                compare_neuron(compute, *neuron, o, b);
+                compare_neuron(compute.on_host() ? compute : best_, *neuron, o, b);
         };
-        const Tensor y = forward(compute, g_, {}, batch.x, how).output.value;  // [T, N, K]
+        const Tensor x = batch.x.to(*compute.allocator);
+        const Tensor y = forward(compute, g, {}, x, how).output.value.to_host();  // [T, N, K]
         const size_t per_step = batch.N * net_.populations.back().size();
         std::vector<int64_t> logits(per_step, 0);
         const float* values = y.data<float>();
@@ -241,8 +253,9 @@ class Verifier {
         const Population& p = net_.populations[population];
         const Trace& standard = traces_[population];
         const size_t size = o.y.elements() / o.T, words = (size + 63) / 64;
-        const float* x = o.x.data<float>();
-        const uint64_t* bits = o.bits.data<uint64_t>();
+        const Tensor given = o.x.to_host(), packed = o.bits.to_host();
+        const float* x = given.data<float>();
+        const uint64_t* bits = packed.data<uint64_t>();
         // The membranes once more, a step at a time, by the same table.
         const auto theta = neuron.theta.to_vector<float>();
         const auto v0 = neuron.v0.to_vector<float>();
@@ -277,6 +290,7 @@ class Verifier {
     }
 
     const Graph& g_;
+    Graph there_;  // on the device, if any
     const IntegerNetwork net_;
     const Dataset& data_;
     const VerifyOptions& options_;

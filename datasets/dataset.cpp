@@ -52,7 +52,8 @@ class ImageDataset : public Dataset {
         const size_t n = indices.size();
         Batch out;
         out.x = compute.empty(sample_.with_leading(n));
-        std::vector<kernels::Augment> samples(n);
+        Tensor drawn({n * sizeof(kernels::Augment)}, DType::u8);  // on the host
+        auto* samples = static_cast<kernels::Augment*>(drawn.raw());
         Tensor changed;
         if (options.auto_augment) {
             if (sample_[2] != 3)
@@ -72,8 +73,7 @@ class ImageDataset : public Dataset {
             samples[i].source = int32_t(i);
             samples[i].y = samples[i].x = samples[i].flip = 0;
         }
-        Tensor drawn = compute.empty({n * sizeof(samples[0])}, DType::u8);
-        compute.allocator->copy_in(drawn.raw(), samples.data(), drawn.bytes());
+        drawn = drawn.to(*compute.allocator);
         const Resident here = resident_on(compute, !changed.defined());
         const Tensor images = changed.defined() ? changed.to(*compute.allocator) : here.images;
         compute.table->image.augment(compute.queue, images.data<uint8_t>(),

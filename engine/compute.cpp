@@ -29,14 +29,6 @@ const kernels::Table<float>& table_for(const Device& device) {
                 ErrorKind::usage, "unset NC_ISA to let the program choose");
 }
 
-const kernels::Backend* backend_for(const kernels::Table<float>& table) {
-    if (!table.cuda) return nullptr;
-    const kernels::Backend* backend = kernels::cuda_backend();
-    if (backend == nullptr)
-        throw Error(std::string("[compute] ") + table.name + ": " + kernels::why_no_cuda());
-    return backend;
-}
-
 }  // namespace
 
 Compute::Compute(const kernels::Table<float>& table, const kernels::Backend* backend, int index,
@@ -74,7 +66,7 @@ Compute::Compute(Device device, int threads, kernels::Precision precision)
 }
 
 Compute::Compute(const kernels::Table<float>& table, int threads)
-    : Compute(table, backend_for(table), 0, Memory::shared, threads, kernels::Precision::fp32) {}
+    : Compute(table, nullptr, 0, Memory::shared, threads, kernels::Precision::fp32) {}
 
 Compute::Compute(const kernels::Table<float>& table, const kernels::Backend& backend, int device,
                  Memory memory)

@@ -17,9 +17,10 @@ struct Compute {
     // when the device is not there. Precision other than fp32 is cuda-vendor's.
     explicit Compute(Device device = {}, int threads = 0,
                      kernels::Precision precision = kernels::Precision::fp32);
-    // A given table (tests and benchmarks); a cuda table runs on cuda:0.
+    // A given table on the host's memory (tests and benchmarks); a cuda table only where its
+    // kernels reach that.
     explicit Compute(const kernels::Table<float>& table, int threads = 0);
-    // The same on a device of this backend, whose memory and stream all share; or with memory and a
+    // On a device of this backend, whose memory and stream all share; or with memory and a
     // stream of its own, which no tensor may outlive.
     enum class Memory { shared, own };
     Compute(const kernels::Table<float>& table, const kernels::Backend& backend, int device = 0,

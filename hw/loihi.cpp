@@ -361,6 +361,7 @@ class Chip {
 
 LoihiRun run_loihi(Compute& compute, const IntegerNetwork& net, const std::vector<int16_t>& input,
                    size_t N, int T, bool temporal, const ObserveIntegers& observe) {
+    if (!compute.on_host()) fail("the simulator works on the cpu, not on " + compute.device.str());
     return Chip(compute, net, input, N, T, temporal, observe).run();
 }
 

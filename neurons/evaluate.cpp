@@ -37,9 +37,9 @@ void count_correct(Compute& compute, const Tensor& output, const std::vector<int
         for (size_t i = 0; i < labels.size(); ++i) correct[t] += best[t * N + i] == labels[i];
 }
 
-// As many samples at once as keep the activations small.
-size_t batch_of(const EvaluateOptions& options, size_t T) {
-    constexpr size_t rows = 1024;
+// As many samples at once as keep the activations small; a device needs more of them to be busy.
+size_t batch_of(const Compute& compute, const EvaluateOptions& options, size_t T) {
+    const size_t rows = compute.on_host() ? 1024 : 4096;
     return std::max<size_t>(1, std::min(options.batch, rows / std::max<size_t>(1, T)));
 }
 
@@ -96,7 +96,7 @@ Evaluation evaluate(Compute& compute, const Graph& graph, const Dataset& data,
         };
     std::vector<uint64_t> correct;
     const Graph here = on_device(graph, compute);
-    Loader loader(compute, samples, batch_of(options, T), false, 0, 0, {});
+    Loader loader(compute, samples, batch_of(compute, options, T), false, 0, 0, {});
     Batch batch;
     while (loader.next(batch)) {
         const Frames frames = frames_for(compute, graph, batch, options.ann_frames);

@@ -5,7 +5,9 @@
 #include "convert/calibrate.h"
 #include "convert/fold.h"
 #include "convert/measure.h"
+#include "convert/quantize.h"
 #include "convert/spikes.h"
+#include "convert/verify.h"
 #include "neurons/recorded.h"
 #include "tests/devices.h"
 
@@ -132,6 +134,28 @@ TEST_CASE("device: a conversion runs there from end to end, and gives a network 
             return out;
         };
         CHECK(rasters(host) == rasters(compute));
+    });
+}
+
+TEST_CASE("device: takes part in verification, with every u, v and s of the integer simulator") {
+    const auto data = quarters(20, 9);
+    Compute host(Device{}, 1);
+    QuantizeOptions quantized;
+    quantized.T = 3;
+    quantized.calibration_samples = 10;
+    const Graph g =
+        quantize(host, converted(residual_network(4), "if", 0.5f), *data, quantized).graph;
+    on_devices([&](Compute& compute) {
+        VerifyOptions how;
+        how.T = 3;
+        how.samples = 4;
+        how.device = &compute;
+        const Verification v = verify(g, *data, how);
+        CHECK(v.passed());
+        const VerifiedBackend& last = v.backends.back();
+        CHECK(last.name == std::string("float ") + compute.table->name);
+        CHECK(last.spikes == v.backends.front().spikes);
+        CHECK(last.spikes > 50);
     });
 }
 

@@ -118,8 +118,8 @@ checked memcheck kernels -sf='*kernels_*' -tc="$short"
 checked racecheck kernels -sf='*kernels_*' -tc="$short"
 checked memcheck device -tc='device: *' -tce='device: spikes*'
 checked initcheck device -tc='device: *' -tce='device: spikes*'
-stage device build-gpu/nc_test --no-colors=true -tc='device: *' -tce='device: spikes*'
-stage spikes build-gpu/nc_test --no-colors=true -tc='device: spikes*'
+stage device env CUDA_LAUNCH_BLOCKING=0 build-gpu/nc_test --no-colors=true -tc='device: *' -tce='device: spikes*'
+stage spikes env CUDA_LAUNCH_BLOCKING=0 build-gpu/nc_test --no-colors=true -tc='device: spikes*'
 
 printf '\n%-20s %7s %7s %8s %8s   %s\n' stage passed failed skipped seconds device
 printf '%s\n' "${rows[@]}"
