@@ -70,19 +70,36 @@ Json to_json(const std::vector<QuantizedLayer>& layers) {
 int quantize_command(int argc, char** argv) {
     Options o;
     std::string out;
+    ConvertOptions training;
+    training.if_epochs = 0;
+    bool no_clip_search = false;
     CLI::App app(
         "Whole numbers for weights, biases and thresholds, and how far the result departs from "
         "the network in floats.",
         "nc_convert quantize");
     add_options(app, o);
     app.add_option("--out", out, "the quantised network's file")->type_name("FILE")->required();
+    app.add_flag("--no-clip-search", no_clip_search,
+                 "a channel's scale is its largest weight's, not the one of least error");
+    add_training_options(app, training);
     return run(app, argc, argv, [&] {
         check_output(out, o.common.force);
         Compute compute = make_compute(o.common);
         Model model = read_model(o.model);
         const LoadedData data = load(o.common, o.data, model.info, model.graph, o.T);
         o.quantize.T = steps_of(model, o.T, *data.test);
-        const Quantized q = quantize(compute, model.graph, *data.train, o.quantize);
+        o.quantize.clip_search = !no_clip_search;
+        Graph tuned = model.graph;
+        if (training.if_epochs > 0) {
+            training.seed = o.common.seed;
+            Watcher watcher(o.common, training);
+            TrainHooks hooks;
+            hooks.stop = training.stop;
+            hooks.progress = [&](const Progress& p) { training.progress("tune", &p); };
+            tuned = tune_rounded(compute, tuned, model.info, *data.train, o.quantize,
+                                 tuning(tuned, training, o.quantize.T), hooks);
+        }
+        const Quantized q = quantize(compute, tuned, *data.train, o.quantize);
         MeasureOptions how;
         how.T = o.quantize.T;
         how.stop = interrupted_by_user;

@@ -8,8 +8,7 @@
 #include <vector>
 
 #include "convert/passes.h"
-#include "datasets/dataset.h"
-#include "engine/compute.h"
+#include "neurons/train.h"
 
 namespace nc {
 
@@ -44,6 +43,12 @@ struct Quantized {
 // into a larger kernel. Error (kind model) that names the node where a graph is not folded, or has
 // what integer targets have no place for.
 Quantized quantize(Compute&, const Graph&, const Dataset& calibration, const QuantizeOptions&);
+
+// Quantisation-aware training: BPTT of a folded spiking network whose forward pass sees its weights
+// rounded as they will be, while gradients go straight through the rounding. The result is in
+// floats still.
+Graph tune_rounded(Compute&, const Graph&, const ModelInfo&, const Dataset& training,
+                   const QuantizeOptions&, const TrainOptions&, TrainHooks hooks);
 
 // The weights a quantised network would have, still in floats: round(w s) / s, by full name; for
 // training that knows it will be quantised. Shapes and topology as in the graph given.

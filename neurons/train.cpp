@@ -125,6 +125,7 @@ class Trainer {
         Parameters variables;
         for (const auto& [name, tensor] : state_.tensors)
             variables[name] = state_.trained.count(name) > 0 ? tape.leaf(tensor) : Var(tensor);
+        const Parameters used = rounded(variables, tape);
 
         const Frames frames = frames_for(compute_, graph_, batch, options_.ann_frames);
         ForwardOptions how;
@@ -140,7 +141,7 @@ class Trainer {
             // kept.
             Var loss;
             {
-                Forwarded out = forward(compute_, moving_, variables, frames.x, how, &tape);
+                Forwarded out = forward(compute_, moving_, used, frames.x, how, &tape);
                 statistics = std::move(out.statistics);
                 const Var logits = mean_logits(compute_, &tape, out);
                 loss = fn::cross_entropy(compute_, &tape, logits, batch.labels,
@@ -160,6 +161,27 @@ class Trainer {
         if (options_.ema > 0) update_average(compute_, state_, options_.ema, done);
         compute_.check("train");
         count(seen, batch.labels);
+    }
+
+    // The variables as the network is run with them; gradients go straight through.
+    Parameters rounded(const Parameters& variables, Tape& tape) const {
+        if (!hooks_.rounding) return variables;
+        Parameters out = variables;
+        for (const auto& [name, tensor] : rounded(state_.tensors)) {
+            if (tensor.raw() == state_.tensors.at(name).raw()) continue;
+            const Var& exact = variables.at(name);
+            out[name] =
+                exact.tracked()
+                    ? tape.record(tensor, [at = exact.place()](
+                                              Tape& t, const Tensor& dy) { t.accumulate(at, dy); })
+                    : Var(tensor);
+        }
+        return out;
+    }
+    Tensors rounded(Tensors tensors) const {
+        if (hooks_.rounding) hooks_.rounding(tensors);
+        for (auto& [name, tensor] : tensors) tensor = tensor.to(*compute_.allocator);
+        return tensors;
     }
 
     // What is counted of a step, [N + 1]: the class each sample was taken for, and the loss as its
@@ -209,7 +231,8 @@ class Trainer {
         how.T = options_.T;
         how.ann_frames = options_.ann_frames;
         last_accuracy_ =
-            evaluate(compute_, with_tensors(graph_, weights()), *validation_, how).accuracy;
+            evaluate(compute_, with_tensors(graph_, rounded(weights())), *validation_, how)
+                .accuracy;
         // Of equals the later one: its learning rate was lower.
         if (options_.keep_best && (state_.best.empty() || last_accuracy_ >= state_.best_accuracy)) {
             state_.best = copies(weights());

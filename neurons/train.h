@@ -3,6 +3,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <string>
 
 #include "autograd/optim.h"
@@ -48,6 +49,9 @@ struct Progress {
 struct TrainHooks {
     std::function<void(const Progress&)> progress;
     std::function<bool()> stop;  // asked after every step; true: checkpoint and throw Interrupted
+    // Replaces tensors (by full name) by what the network is to be run with, rounded weights say; gradients
+    // go straight through to those that are trained. Validation runs with them, too.
+    std::function<void(std::map<std::string, Tensor>&)> rounding;
 };
 
 struct Interrupted : std::exception {

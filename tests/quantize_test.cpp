@@ -1,7 +1,9 @@
 // Quantisation, and every backend's agreement with the same integers.
-#include "convert/quantize.h"
+#include <set>
+
 #include "convert/fold.h"
 #include "convert/measure.h"
+#include "convert/quantize.h"
 #include "convert/spikes.h"
 #include "convert/verify.h"
 #include "hw/loihi.h"
@@ -205,4 +207,35 @@ TEST_CASE("weight rounding for training equals what quantisation makes of the we
         }
     }
     CHECK(same_bits(rounded.at("conv.bias"), tensors.at("conv.bias")));
+}
+
+TEST_CASE("training that knows it will be rounded gives back what 2-bit weights lose") {
+    Compute compute(Device{}, 1);
+    const auto training = quarters(400, 3), data = quarters(200, 4);
+    Model model;
+    model.graph = spiking(small_network(3, true));
+    ConvertOptions o;
+    o.if_epochs = 4;
+    o.batch = 20;
+    const Graph exact = finetune(compute, model, *training, nullptr, o).model.graph;
+    QuantizeOptions two = options(2);
+    two.clip_search = false;
+    const auto accuracy = [&](const Graph& g) {
+        const Quantized q = quantize(compute, g, *training, two);
+        MeasureOptions how;
+        how.T = two.T;
+        return measure_sparsity(compute, q.graph, *data, how).accuracy;
+    };
+    const double after = accuracy(exact);
+    const Graph aware =
+        tune_rounded(compute, exact, {}, *training, two, tuning(exact, o, two.T), {});
+    const double with_training = accuracy(aware);
+    MESSAGE("2 bits: " << after << " %, trained for them " << with_training << " %");
+    CHECK(with_training > after + 3);
+    CHECK(with_training > 60);  // chance is 25
+    // What was trained is in floats: finer than two bits.
+    const auto w = std::get<Linear>(aware.nodes[find_node(aware, "fc1")].op).weight;
+    std::set<float> values;
+    for (const float x : w.to_vector<float>()) values.insert(x);
+    CHECK(values.size() > w.elements() / 2);
 }
