@@ -226,7 +226,7 @@ if $files require backends.json 'any(b["name"] == "cuda" and b["usable"] for b i
     refuses 'no such GPU' 2 'cuda:99' "$train" --model mlp "${small[@]}" --device cuda:99 "${new[@]}"
 else
     refuses 'no GPU: nc_train' 2 'cuda is not available: ' "$train" --model mlp "${small[@]}" --device cuda "${new[@]}"
-    refuses 'no GPU: nc_convert' 2 'use the device cpu' "$convert" eval snn.safetensors "${small[@]}" --device cuda:0
+    refuses 'no GPU: nc_convert' 2 'cuda is not available: ' "$convert" eval snn.safetensors "${small[@]}" --device cuda:0
 fi
 refuses 'precision without a GPU' 2 'bf16 is for a GPU' "$train" --model mlp "${small[@]}" --precision bf16 "${new[@]}"
 refuses 'unknown precision' 2 'fp16' "$convert" eval snn.safetensors "${small[@]}" --precision fp16
