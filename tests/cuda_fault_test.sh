@@ -3,8 +3,9 @@
 cd "$(dirname "$0")/.." || exit 2
 . tests/script.sh
 build=$(cd "${NC_BUILD:?names the build to use}" && pwd)
-libraries=$(ninja -C "$build" -t commands nc_test | tail -1 | grep -o -- '-Wl,--as-needed.*' |
-    sed 's/libnc_cuda_emulated\.a//')
+link=$(ninja -C "$build" -t commands nc_test | tail -1)
+tests=$(grep -o 'nc_test\.p/[^ ]*\.o' <<<"$link")
+libraries=$(grep -o -- '-Wl,--as-needed.*' <<<"$link" | sed 's/libnc_cuda_emulated\.a//')
 tree=$PWD emulated=libnc_cuda_emulated.a.p
 sanitizer='-fsanitize=address'
 export OMP_WAIT_POLICY=passive # spinning threads steal the core from the others
@@ -28,11 +29,11 @@ cases() {
     others=$(cd "$build" && ls $emulated/*.o | grep -v "_${unit}_cuda\.cu")
     if [ -n "$flag" ]; then
         others=$(grep -v /tests_cuda_emulation <<<"$others")
-        objects+=("$work/emulation.o")
+        objects+=("$work"/emulation*.o)
     fi
-    (cd "$build" && g++ $flag -o "$folder/test" nc_test.p/tests_main.cpp.o \
-        "nc_test.p/tests_kernels_${family}_test.cpp.o" "${objects[@]}" $others $libraries) || return 125
-    timeout 60 "$folder/test" --abort-after=1 --no-colors=true -tc="$pattern" >"$folder/log" 2>&1
+    (cd "$build" && g++ $flag -o "$folder/test" $tests "${objects[@]}" $others $libraries) || return 125
+    timeout 60 "$folder/test" --abort-after=1 --no-colors=true -sf="*kernels_${family}_test.cpp" -tc="$pattern" \
+        >"$folder/log" 2>&1
 }
 
 # plant FILE UNIT CASES FROM TO [FLAG]: says "as it should" when the cases fail with FROM in kernels/FILE replaced by TO.
@@ -86,7 +87,9 @@ fault() {
     start "$1" plant "${@:2}"
 }
 
-compile tests/cuda_emulation.cpp "$work/emulation.o" . $sanitizer
+for file in emulation emulation_runtime; do
+    compile "tests/cuda_$file.cpp" "$work/$file.o" . $sanitizer
+done
 
 spike='spike: convolution canonical*'
 fault 'spike: a slab of weights is read before it is there' spike_cuda.cu spike "$spike" \
