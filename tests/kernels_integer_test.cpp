@@ -115,7 +115,7 @@ TEST_CASE("integer sums of spikes and graded events equal the reference") {
         for (const size_t in : {size_t(0), size_t(1), size_t(64), size_t(70), size_t(200)})
             for (const size_t out : test::sizes)
                 for (const size_t rows : {size_t(0), size_t(1), size_t(5)}) {
-                    if (table->cuda && in * out * rows > 20000) continue;  // slow in emulation
+                    if (test::is_emulated(*table) && in * out * rows > 20000) continue;  // slow in emulation
                     CAPTURE(in);
                     CAPTURE(out);
                     const auto w = weights(in * out, in + out);
