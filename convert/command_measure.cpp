@@ -1,10 +1,12 @@
-// nc_convert eval, sparsity and energy: what a model does on test data.
+// nc_convert eval, sparsity, energy and neurobench: what a model does on test data.
 #include <fmt/format.h>
 
+#include <cmath>
 #include <filesystem>
 
 #include "convert/commands.h"
 #include "convert/statistics.h"
+#include "hw/neurobench.h"
 
 namespace nc::program {
 
@@ -56,6 +58,10 @@ Run measure(const Options& o, Compute& compute, Wanted wanted) {
     options.path = path;
     options.hash = wanted == Wanted::hash;
     options.operations = wanted == Wanted::operations;
+    // Every T, or of many the powers of two.
+    for (size_t t = 1; options.operations && t <= size_t(options.T); ++t)
+        if (options.T <= 32 || (t & (t - 1)) == 0 || t == size_t(options.T))
+            options.operations_at.push_back(t);
     options.stop = interrupted_by_user;
     r.measured = measure_sparsity(compute, r.model.graph, *r.data.test, options);
     r.json["model"] = o.model;
@@ -94,6 +100,46 @@ int eval_analog(const Options& o, Compute& compute, const Model& model) {
     print_result(o.common, fmt::format("{}\naccuracy {} %\n", title(o, data), percent(e.accuracy)),
                  json);
     return success;
+}
+
+// What a smaller T, a cached first layer or fewer spikes would make of the saving: a table, and
+// what follows from it in words.
+std::string what_would_save(const Measured& m, const Energy& e, size_t frames, Json& json) {
+    std::vector<std::vector<std::string>> rows = {
+        {"T", "accuracy %", "saving %", "first layer not cached: %"}};
+    size_t most = 0;
+    Json table = Json::array();
+    bool cached = false;
+    for (const LayerOperations& layer : e.layers) cached = cached || layer.cached;
+    for (const Operations& o : m.operations_at) {
+        // An analog network that ran on each frame would have run on the first of them.
+        const size_t runs = frames > 1 ? o.steps : frames;
+        const Energy at = energy(o, e.target, runs);
+        const double always = energy(without_cache(o), e.target, runs).saving;
+        const double accuracy = m.accuracy_at_t.at(o.steps - 1);
+        if (at.saving > 0) most = o.steps;
+        rows.push_back({std::to_string(o.steps), percent(accuracy), percent(at.saving),
+                        cached ? percent(always) : "-"});
+        table.push_back({{"T", o.steps},
+                         {"accuracy", accuracy},
+                         {"saving_percent", at.saving},
+                         {"saving_percent_without_cache", cached ? Json(always) : Json(nullptr)}});
+    }
+    const double rate = break_even_rate(e);
+    json["by_T"] = table;
+    json["positive_up_to_T"] = most > 0 ? Json(most) : Json(nullptr);
+    json["break_even_rate"] = number_or_null(rate);
+    std::string text = "what would make the saving positive, at the measured rates:\n";
+    text += text_table(rows);
+    text += most == size_t(m.T) ? fmt::format("it is at T = {}", most)
+            : most > 0          ? fmt::format("it is up to T = {}", most)
+                                : std::string("it is at no T");
+    if (rate > 0 && std::isfinite(rate))
+        text += fmt::format("; at T = {} it would be {} {:.1f} % of the spikes", m.T,
+                            rate < 1 ? "with fewer than" : "up to", 100 * rate);
+    else if (rate == 0)
+        text += fmt::format("; at T = {} the multiplications alone cost more", m.T);
+    return text + "\n";
 }
 
 std::string hex(uint64_t hash) {
@@ -191,9 +237,10 @@ int energy_command(int argc, char** argv) {
     return run(app, argc, argv, [&] {
         Compute compute = make_compute(o.common);
         Run r = measure(o, compute, Wanted::operations);
-        const Energy e =
-            energy(*r.measured.operations, digital_45nm(), frames_of(*r.data.test, ann_frames));
+        const size_t frames = frames_of(*r.data.test, ann_frames);
+        const Energy e = energy(*r.measured.operations, digital_45nm(), frames);
         r.json["energy"] = to_json(e);
+        const std::string savings = what_would_save(r.measured, e, frames, r.json["energy"]);
         add_environment(r.json, compute);
         std::vector<std::vector<std::string>> rows = {
             {"layer", "input", "MACs a sample", "ACs a sample", "dense MACs"}};
@@ -205,10 +252,47 @@ int energy_command(int argc, char** argv) {
                             count(layer.dense_macs)});
         rows.push_back({"all", "", fmt::format("{:.0f}", e.macs), fmt::format("{:.0f}", e.acs),
                         fmt::format("{:.0f}", e.ann_macs)});
-        std::string text = title(o, r.data) + "\n" + text_table(rows) + energy_text(e);
+        std::string text = title(o, r.data) + "\n" + text_table(rows) + energy_text(e) + savings;
         for (const auto& assumption : r.json["energy"]["assumptions"])
             text += "  " + assumption.get<std::string>() + "\n";
         print_result(o.common, text, r.json);
+        return int(success);
+    });
+}
+
+int neurobench_command(int argc, char** argv) {
+    Options o;
+    CLI::App app(
+        "The metrics of NeuroBench 2.3 under its names, counted over the test data: fractions, not "
+        "percent; operations and updates per sample, summed over T.",
+        "nc_convert neurobench");
+    add_options(app, o);
+    return run(app, argc, argv, [&] {
+        Compute compute = make_compute(o.common);
+        check_target(o.target);
+        EvaluateOptions how;
+        how.path = parse_path(o.path);
+        const Model model = read_model(o.model);
+        const LoadedData data = load(o.common, o.data, model.info, model.graph, o.T);
+        how.T = steps_of(model, o.T, *data.test);
+        how.observe = [](const Observation&) {
+            if (interrupted_by_user()) throw Interrupted();
+        };
+        const NeuroBench n = neurobench(compute, model.graph, *data.test, how);
+        Json json = {{"model", o.model},      {"dataset", data.name}, {"samples", n.samples},
+                     {"subset", data.subset}, {"T", n.steps},         {"neurobench", to_json(n)}};
+        add_environment(json, compute);
+        std::vector<std::vector<std::string>> rows;
+        for (const auto& [key, value] : json["neurobench"].items()) {
+            if (!value.is_object()) rows.push_back({key, value.dump()});
+            for (const auto& [part, number] : value.items())
+                if (value.is_object()) rows.push_back({key + " " + part, number.dump()});
+        }
+        print_result(o.common,
+                     fmt::format("{}, T = {}\n{}fractions, not percent; operations and updates "
+                                 "per sample, summed over T, the input given anew at every step\n",
+                                 title(o, data), n.steps, text_table(rows)),
+                     json);
         return int(success);
     });
 }

@@ -16,6 +16,7 @@ const std::vector<Command>& commands() {
         {"eval", eval_command, "accuracy at every T of a model on test data"},
         {"sparsity", sparsity_command, "spikes per layer, with hashes of the spike trains"},
         {"energy", energy_command, "synaptic operations and modelled energy"},
+        {"neurobench", neurobench_command, "the metrics of NeuroBench 2.3, by its names"},
         {"finetune", finetune_command, "train a spiking model further through its time steps"},
         {"quantize", quantize_command, "8-bit or fewer weights and integer thresholds"},
         {"verify", verify_command, "every membrane and spike on every backend, compared"},

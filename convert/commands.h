@@ -16,6 +16,7 @@ int convert_command(int argc, char** argv);
 int eval_command(int argc, char** argv);
 int sparsity_command(int argc, char** argv);
 int energy_command(int argc, char** argv);
+int neurobench_command(int argc, char** argv);
 int finetune_command(int argc, char** argv);
 int quantize_command(int argc, char** argv);
 int verify_command(int argc, char** argv);

@@ -89,7 +89,7 @@ Measured measure_sparsity(Compute& compute, const Graph& g, const Dataset& data,
     run.samples = options.samples;
     run.path = options.path;
     std::map<size_t, Measured::Layer> layers;
-    OperationCounter counter(g, size_t(options.T));
+    OperationCounter counter(g, size_t(options.T), options.operations_at);
     run.observe = [&](const Observation& o) {
         if (options.stop && options.stop()) throw Interrupted();
         if (options.operations) counter.observe(o);
@@ -108,6 +108,7 @@ Measured measure_sparsity(Compute& compute, const Graph& g, const Dataset& data,
     out.samples = evaluation.samples;
     out.seconds = evaluation.seconds;
     if (options.operations) out.operations = counter.result();
+    for (const size_t t : options.operations_at) out.operations_at.push_back(counter.result(t));
     for (const size_t node : topological_order(g))
         if (const auto found = layers.find(node); found != layers.end()) {
             found->second.name = g.nodes[node].name;

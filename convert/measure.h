@@ -18,7 +18,8 @@ struct MeasureOptions {
     ops::SpikePath path = ops::SpikePath::automatic;
     size_t samples = 0;  // 0: all
     bool hash = false, operations = false;
-    std::function<bool()> stop;  // true: Interrupted is thrown
+    std::vector<size_t> operations_at;  // also of so many first steps, ascending, up to T
+    std::function<bool()> stop;         // true: Interrupted is thrown
 };
 
 struct Measured {
@@ -40,7 +41,8 @@ struct Measured {
     // One number for all layers' trains; the same trains give it whatever the batch size, the
     // instruction set and the path.
     uint64_t hash() const;
-    std::optional<Operations> operations;  // of the first T steps, when asked for
+    std::optional<Operations> operations;   // of the first T steps, when asked for
+    std::vector<Operations> operations_at;  // of the first T steps for every T asked for
     double seconds = 0;
 };
 

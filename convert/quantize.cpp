@@ -14,7 +14,7 @@
 namespace nc {
 namespace {
 
-constexpr double most_threshold = 131071, most_bias = 8190, whole_register = 131072;
+constexpr double most_threshold = 131071, most_bias = 4090, whole_register = 131072;
 constexpr double register_share =
     0.75;  // of it for what calibration sees: other samples may go further
 
@@ -200,6 +200,8 @@ std::vector<double> scales(const Graph& g, const Feeding& group, size_t channels
     const auto limit = [&](size_t c, double most_scale) {
         scale[c] = std::min(scale[c], most_scale);
     };
+    // A register of 13 bits holds the sum of all branches' biases, each rounded.
+    std::vector<double> biases(channels, 0);
     for (size_t k = 0; k < group.weights.size(); ++k) {
         const Operation& op = g.nodes[group.weights[k]].op;
         std::vector<float> w = weight_of(op).to_vector<float>();
@@ -211,9 +213,10 @@ std::vector<double> scales(const Graph& g, const Feeding& group, size_t channels
         const Tensor bias = bias_of(op);
         if (!bias.defined() || group.from_input[k]) continue;
         const auto b = bias.to_vector<float>();
-        for (size_t c = 0; c < channels; ++c)
-            if (b[c] != 0) limit(c, most_bias / std::abs(double(b[c])));
+        for (size_t c = 0; c < channels; ++c) biases[c] += std::abs(double(b[c]));
     }
+    for (size_t c = 0; c < channels; ++c)
+        if (biases[c] != 0) limit(c, most_bias / biases[c]);
     const auto* neuron = std::get_if<Neuron>(&g.nodes[group.population].op);
     if (neuron) {
         const auto theta = neuron->theta.to_vector<float>();

@@ -1,8 +1,10 @@
 // Counts synaptic operations on data and prices them.
 #include "hw/energy.h"
 
+#include <algorithm>
 #include <cmath>
 #include <optional>
+#include <utility>
 
 namespace nc {
 
@@ -161,14 +163,14 @@ uint64_t accumulations(const Node& node, const Shape& input, const std::vector<u
     return sum;
 }
 
-OperationCounter::OperationCounter(const Graph& graph, size_t steps)
-    : graph_(graph), shapes_(infer_shapes(graph)), limit_(steps) {}
+OperationCounter::OperationCounter(const Graph& graph, size_t steps,
+                                   const std::vector<size_t>& marks)
+    : graph_(graph), shapes_(infer_shapes(graph)), limit_(steps), marks_(marks) {}
 
 void OperationCounter::observe(const Observation& o) {
     const Operation& op = graph_.nodes.at(o.node).op;
     const size_t steps = limit_ == 0 ? o.T : std::min(limit_, o.T);
     timed_[o.node] = o.x_time;
-    presented_[o.node] += o.N * (o.x_time ? steps : 1);
     const bool input = std::holds_alternative<Input>(op);
     if (input) {
         samples_ += o.N;
@@ -179,27 +181,37 @@ void OperationCounter::observe(const Observation& o) {
     if (!input && !std::holds_alternative<Neuron>(op) && !std::holds_alternative<MaxPool>(op))
         return;
     auto& counts = spikes_[o.node];
-    counts.resize(shapes_[o.node].elements());
-    const size_t rows = o.N * (o.time ? steps : 1), size = counts.size();
+    const size_t size = shapes_[o.node].elements();
+    counts.resize((marks_.size() + 1) * size);
     const Tensor here = o.y.to_host();
     const float* y = here.data<float>();
-    for (size_t r = 0; r < rows; ++r)
-        for (size_t i = 0; i < size; ++i) {
-            const float value = y[r * size + i];
-            counts[i] += value != 0;
-            if (input) binary_input_ = binary_input_ && (value == 0 || std::abs(value) == 1);
-        }
+    for (size_t t = 0; t < (o.time ? steps : 1); ++t) {
+        const auto part = std::upper_bound(marks_.begin(), marks_.end(), t) - marks_.begin();
+        uint64_t* sums = counts.data() + size_t(part) * size;
+        for (size_t n = 0; n < o.N; ++n)
+            for (size_t i = 0; i < size; ++i, ++y) {
+                sums[i] += *y != 0;
+                if (input) binary_input_ = binary_input_ && (*y == 0 || std::abs(*y) == 1);
+            }
+    }
 }
 
-Operations OperationCounter::result() const {
+Operations OperationCounter::result(size_t steps) const {
     if (samples_ == 0) fail("no samples were counted");
+    const auto mark = std::find(marks_.begin(), marks_.end(), steps);
+    if (steps != 0 && (mark == marks_.end() || steps > steps_))
+        fail("the first " + std::to_string(steps) + " steps were not counted for themselves");
+    const size_t parts = size_t(mark - marks_.begin()) + 1;
     Operations out;
     out.samples = samples_;
-    out.steps = steps_;
+    out.steps = steps > 0 ? steps : steps_;
     const auto counted = [&](size_t node) {
         const auto found = spikes_.find(node);
         if (found == spikes_.end()) fail("node '" + graph_.nodes[node].name + "' was not observed");
-        return found->second;
+        const size_t size = shapes_[node].elements();
+        std::vector<uint64_t> sums(size);
+        for (size_t i = 0; i < parts * size; ++i) sums[i % size] += found->second[i];
+        return sums;
     };
     std::vector<Signal> given(graph_.nodes.size());
     for (const size_t n : topological_order(graph_)) {
@@ -224,7 +236,7 @@ Operations OperationCounter::result() const {
             layer.analog = weights && x.analog;
             layer.cached = layer.analog && !timed_.at(n);
             if (layer.analog)
-                layer.macs = layer.dense_macs * presented_.at(n);
+                layer.macs = layer.dense_macs * samples_ * (timed_.at(n) ? out.steps : 1);
             else
                 layer.acs = accumulations(node, shape, *x.spikes);
             out.layers.push_back(layer);
@@ -268,6 +280,17 @@ Energy energy(const Operations& operations, const Target& target, size_t frames)
     out.saving = 100 * (1 - out.picojoules / out.ann_picojoules);
     out.wrong_saving = 100 * (1 - out.picojoules / (out.ann_picojoules + out.picojoules));
     return out;
+}
+
+Operations without_cache(Operations operations) {
+    for (LayerOperations& layer : operations.layers)
+        if (std::exchange(layer.cached, false)) layer.macs *= operations.steps;
+    return operations;
+}
+
+double break_even_rate(const Energy& e) {
+    const double left = e.ann_picojoules - e.macs * e.target.mac.picojoules;
+    return std::max(0.0, left / (e.acs * e.target.ac.picojoules));
 }
 
 Json to_json(const Energy& e) {

@@ -47,18 +47,21 @@ uint64_t accumulations(const Node&, const Shape& input, const std::vector<uint64
 // and a neuron that spikes reach without weights, are charged one accumulation a spike.
 class OperationCounter {
  public:
-    // Counts the first `steps` of every run; 0: all.
-    explicit OperationCounter(const Graph& graph, size_t steps = 0);
+    // Counts the first `steps` of every run; 0: all. marks, ascending: numbers of steps that
+    // result() may be asked for besides all of them.
+    explicit OperationCounter(const Graph& graph, size_t steps = 0,
+                              const std::vector<size_t>& marks = {});
     void observe(const Observation&);
-    // Error on delayed edges, whose spikes may not arrive within the run.
-    Operations result() const;
+    // Of the first `steps` steps, one of the marks; 0: of all. Error on delayed edges, whose spikes
+    // may not arrive within the run.
+    Operations result(size_t steps = 0) const;
 
  private:
     Graph graph_;
     std::vector<Shape> shapes_;
     size_t limit_, samples_ = 0, steps_ = 0;
-    std::map<size_t, std::vector<uint64_t>> spikes_;  // by node, an element each
-    std::map<size_t, uint64_t> presented_;            // how often a node's input was computed
+    std::vector<size_t> marks_;
+    std::map<size_t, std::vector<uint64_t>> spikes_;  // by node: [marks and the rest, elements]
     std::map<size_t, bool> timed_;                    // a node's input changes over time
     bool binary_input_ = true;
 };
@@ -77,6 +80,11 @@ struct Energy {
 
 // frames: forwards the analog network needs for one sample, 1 for pictures.
 Energy energy(const Operations&, const Target& target, size_t frames = 1);
+// As if layers of constant analog input were computed at every step.
+Operations without_cache(Operations);
+// The share of its spikes a network may fire to cost what the analog one does: above 1 it saves. 0
+// where its multiplications alone cost more; infinite where no spike costs anything.
+double break_even_rate(const Energy&);
 // With the constants, their sources and every assumption in words.
 Json to_json(const Energy&);
 

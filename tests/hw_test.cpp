@@ -31,12 +31,15 @@ struct Seen {
 
 struct Run {
     Operations operations;
+    std::vector<Operations> at;  // of the first 1 .. steps steps
     std::map<std::string, Seen> seen;
 };
 
 Run run(const Graph& g, const Tensor& input, size_t steps, bool temporal, size_t limit = 0) {
     Compute compute(Device{}, 1);
-    OperationCounter counter(g, limit);
+    std::vector<size_t> marks;
+    for (size_t t = 1; t <= (limit > 0 ? limit : steps); ++t) marks.push_back(t);
+    OperationCounter counter(g, limit, marks);
     Run out;
     ForwardOptions options;
     options.T = steps;
@@ -50,6 +53,7 @@ Run run(const Graph& g, const Tensor& input, size_t steps, bool temporal, size_t
     };
     forward(compute, g, {}, input, options);
     out.operations = counter.result();
+    for (const size_t t : marks) out.at.push_back(counter.result(t));
     return out;
 }
 
@@ -180,6 +184,12 @@ TEST_CASE("operations of a spiking network equal a walk over every spike") {
         CHECK(r.operations.acs() == acs + linear);
         CHECK(r.operations.macs() == first.macs);
     }
+    // One run counts its beginnings too.
+    const Run whole = run(g, x, T, false), two = run(g, x, T, false, 2);
+    CHECK(whole.at[1].acs() == two.operations.acs());
+    CHECK(whole.at[1].acs() < whole.at[2].acs());
+    CHECK(whole.at[1].macs() == two.operations.macs());
+    CHECK(whole.at.back().acs() == whole.operations.acs());
 }
 
 TEST_CASE("frames of events count as spikes, graded frames as MACs at every step") {
@@ -253,6 +263,14 @@ TEST_CASE("energy is counted operations times constants, and may be a loss") {
     operations.layers[1].acs = 300000;
     CHECK(energy(operations, digital_45nm()).saving < 0);
     CHECK(energy(operations, digital_45nm()).wrong_saving > 0);
+
+    // First layer cached: 500 MACs a sample. What is left of the budget, in ACs, over those fired.
+    CHECK(break_even_rate(e) == doctest::Approx((1500 - 500) * 4.6 / (3000 * 0.9)));
+    const Operations always = without_cache(operations);
+    CHECK(always.layers[0].macs == 20000);
+    CHECK(always.layers[1].acs == 300000);
+    CHECK_FALSE(always.layers[0].cached);
+    CHECK(break_even_rate(energy(always, digital_45nm())) == 0);
 
     const Json json = to_json(e);
     CHECK(json["label"] == "modelled");

@@ -99,10 +99,15 @@ assert curve["accuracy_at_t"][:4] == stats["accuracy_at_t"][:4], (curve, stats)
 assert len(curve["accuracy_at_t"]) == 8, curve
 assert ann["accuracy"] == stats["ann_accuracy"], (ann, stats)'
 holds 'eval: what is unknown is null' eval_ann.json 'j["T"] is None'
-for command in sparsity energy; do
+for command in sparsity energy neurobench; do
     succeeds "$command" "$convert" $command snn.safetensors "${small[@]}" --json $command.json
 done
 holds 'sparsity: spikes are counted' sparsity.json '0 < j["spikes"] < j["possible_spikes"] and len(j["layers"]) == 2'
+holds 'energy: the saving at every T, with and without the cached first layer' energy.json \
+    '[r["T"] for r in j["energy"]["by_T"]] == [1, 2, 3, 4] and j["energy"]["by_T"][3]["saving_percent"] == j["energy"]["saving_percent"] > j["energy"]["by_T"][3]["saving_percent_without_cache"]'
+holds 'neurobench: its keys' neurobench.json \
+    'list(j["neurobench"]) == ["Footprint", "ParameterCount", "ConnectionSparsity", "ClassificationAccuracy", "ActivationSparsity", "SynapticOperations", "MembraneUpdates"] and 0.5 < j["neurobench"]["ClassificationAccuracy"] <= 1'
+refuses 'neurobench: an analog network' 2 'no spiking neurons' "$convert" neurobench ann.safetensors "${small[@]}"
 succeeds 'info' "$convert" info snn.safetensors --json info.json
 holds 'info: what the file holds' info.json 'j["spiking"] and j["T"] == 4 and j["dataset"] == "mnist"'
 succeeds 'backends' "$convert" backends --json backends.json
@@ -282,7 +287,7 @@ done
 refuses 'nc_train: unknown option' 2 'no-such' "$train" --no-such-option
 refuses 'nc_convert: unknown option' 2 'no-such' "$convert" --no-such-option
 refuses 'nc_bench: unknown option' 2 'no-such' "$bench" machine --no-such-option
-for command in eval sparsity energy finetune info backends; do
+for command in eval sparsity energy neurobench finetune info backends; do
     expect "nc_convert $command --help" 0 'Usage' "$convert" $command --help
 done
 for command in machine kernels bptt compare; do
