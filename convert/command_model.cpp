@@ -2,8 +2,10 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <optional>
 
 #include "convert/commands.h"
+#include "hw/target.h"
 
 namespace nc::program {
 
@@ -59,17 +61,50 @@ std::string detail(const Operation& op) {
     return text;
 }
 
+std::string placement_text(const Placement& p) {
+    std::vector<std::vector<std::string>> rows = {{"population", "neurons", "fan-in", "cores",
+                                                   "neurons a core", "synapse bits a core",
+                                                   "late by"}};
+    for (const PlacedPopulation& l : p.populations)
+        rows.push_back({l.name, count(l.neurons), count(l.fan_in), count(l.cores),
+                        count(l.neurons_of_a_core), count(l.bits_of_a_core),
+                        std::to_string(l.delay)});
+    rows.push_back({"all", count(p.neurons), "", count(p.cores), "", "", ""});
+    std::string text =
+        fmt::format("on {} (modelled, from published limits):\n{}", p.chip.name, text_table(rows));
+    if (p.chips > 0)
+        text += fmt::format("{} chip{} of {} cores, {} bits of synapses in all\n", p.chips,
+                            p.chips > 1 ? "s" : "", p.chip.cores->value, count(p.bits));
+    if (p.chip.bits_per_core)
+        text += fmt::format(
+            "  memory of a core: {} bits ({}); weights only, without addresses, "
+            "routes and neuron states\n",
+            count(uint64_t(p.chip.bits_per_core->value)), p.chip.bits_per_core->source);
+    if (p.chip.neurons_per_core)
+        text += fmt::format("  neurons of a core: {} ({})\n", p.chip.neurons_per_core->value,
+                            p.chip.neurons_per_core->source);
+    if (!p.chip.fan_in) text += "  fan-in: no limit is published\n";
+    return text;
+}
+
 }  // namespace
 
 int info_command(int argc, char** argv) {
     Common common;
-    std::string path;
-    CLI::App app("What a model file holds.", "nc_convert info");
+    std::string path, target;
+    CLI::App app(
+        "What a model file holds; with --target, where a quantised network goes on a chip.",
+        "nc_convert info");
     app.add_option("model", path, "model file (.safetensors)")->required();
+    app.add_option("--target", target, "loihi2: cores, memory and limits, from published figures");
     add_common_options(app, common);
     return run(app, argc, argv, [&] {
+        const std::optional<Chip> chip =
+            target.empty() ? std::nullopt : std::optional(chip_named(target));
         const Model model = read_model(path);
         const Graph& g = model.graph;
+        std::optional<Placement> placement;
+        if (chip) placement = place(integer_network(g), *chip);
         const auto shapes = infer_shapes(g);
         Json json;
         json["model"] = path;
@@ -106,6 +141,10 @@ int info_command(int argc, char** argv) {
             is_residual(g) ? ", residual" : "", known(model.info.dataset),
             model.info.T > 0 ? std::to_string(model.info.T) : "not set");
         text += text_table(rows);
+        if (placement) {
+            json["placement"] = to_json(*placement);
+            text += placement_text(*placement);
+        }
         print_result(common, text, json);
         return int(success);
     });

@@ -4,7 +4,8 @@ cd "$(dirname "$0")/.." || exit 2
 . tests/script.sh
 build=$(cd "${NC_BUILD:?names the build to use}" && pwd)
 train=$build/nc_train convert=$build/nc_convert bench=$build/nc_bench
-files="python3 $PWD/tests/program_files.py"
+root=$PWD
+files="python3 $root/tests/program_files.py"
 unset NC_ISA NO_COLOR
 export NC_DATA=$work/data
 cd "$work" || exit 2
@@ -110,6 +111,18 @@ holds 'neurobench: its keys' neurobench.json \
 refuses 'neurobench: an analog network' 2 'no spiking neurons' "$convert" neurobench ann.safetensors "${small[@]}"
 succeeds 'info' "$convert" info snn.safetensors --json info.json
 holds 'info: what the file holds' info.json 'j["spiking"] and j["T"] == 4 and j["dataset"] == "mnist"'
+succeeds 'quantize' "$convert" quantize snn.safetensors "${small[@]}" --out q.safetensors
+succeeds 'info: on a chip' "$convert" info q.safetensors --target loihi2 --json placed.json
+holds 'info: every population has cores' placed.json \
+    'all(p["cores"] > 0 for p in j["placement"]["populations"]) and j["placement"]["chips"] == 1'
+refuses 'info: an unknown chip' 2 'loihi3' "$convert" info q.safetensors --target loihi3
+refuses 'info: a network in floats on a chip' 3 'not quantised' "$convert" info snn.safetensors --target loihi2
+run python3 "$root/tests/python/neurobench_check.py" "$convert" q.safetensors 20
+if [ "$status" = 77 ]; then
+    skip 'neurobench: the package agrees' "$(sed -n 's/^skipped: .*: //p' out)"
+else
+    check 'neurobench: the package agrees' test "$status" = 0
+fi
 succeeds 'backends' "$convert" backends --json backends.json
 holds 'backends: the reference is always usable' backends.json \
     'any(b["name"] == "reference" and b["usable"] for b in j)'
