@@ -90,9 +90,13 @@ void release(void* p) {
 
 }  // namespace
 
-// The forms for arrays, and those without exceptions, call these.
+// The forms for arrays call these; the one without exceptions is here because the address
+// sanitizer's own would give memory that the delete here does not know.
 void* operator new(size_t bytes) {
     return allocate_or_throw(bytes, 1);
+}
+void* operator new(size_t bytes, const std::nothrow_t&) noexcept {
+    return allocate(bytes, 1);
 }
 void* operator new(size_t bytes, std::align_val_t alignment) {
     return allocate_or_throw(bytes, size_t(alignment));
