@@ -155,7 +155,7 @@ uint64_t FpgaPlan::step_bound(bool temporal) const {
         const FpgaPopulation& p = populations[i];
         uint64_t cycles = p.step_bound + FpgaCycles::phase;
         for (const FpgaSynapses& s : p.synapses)
-            if (s.from == 0) cycles += temporal ? synapse_bound(s) : FpgaCycles::synapse_skip;
+            if (s.from == 0) cycles += temporal ? synapse_bound(s) : FpgaCycles::skip;
         sum += cycles;
         most = std::max(most, cycles);
     }
@@ -165,7 +165,8 @@ uint64_t FpgaPlan::step_bound(bool temporal) const {
 uint64_t FpgaPlan::memory_bits() const {
     uint64_t bits = 0;
     for (const FpgaPopulation& p : populations) {
-        // Accumulator and membrane of every neuron, threshold and bias of every channel.
+        // Accumulator and membrane of every neuron; of every channel 17 bits of threshold and 25 of
+        // bias, at most.
         bits += p.rows * lanes * uint64_t(p.accumulator_bits + p.membrane_bits);
         bits += p.blocks * lanes * 42 * (p.accumulator_bits > 0);
         for (const FpgaSynapses& s : p.synapses) {
@@ -202,10 +203,10 @@ FpgaPlan fpga_plan(const IntegerNetwork& net, int T, size_t lanes, bool pipeline
             planned.queued = size_t(1 + ahead + s.delay);
             if (s.from == 0) {
                 if (out.load_bound == 0)
-                    out.load_bound = FpgaCycles::open + out.rows +
-                                     (p.synapses.size() - 1) * FpgaCycles::synapse_skip;
+                    out.load_bound =
+                        FpgaCycles::open + out.rows + (p.synapses.size() - 1) * FpgaCycles::skip;
                 else
-                    out.load_bound -= FpgaCycles::synapse_skip;
+                    out.load_bound -= FpgaCycles::skip;
                 out.load_bound += synapse_bound(planned);
             } else {
                 out.step_bound += synapse_bound(planned);
@@ -351,10 +352,10 @@ class Fabric {
             if (fixed && t == s.delay) {
                 c.load_cycles += scatter(s, core(n, 0).queue[0], c.current.data());
             } else if (p.load_bound > 0 && !temporal_ && t == 0) {
-                c.load_cycles += FpgaCycles::synapse_skip;
+                c.load_cycles += FpgaCycles::skip;
             }
             if (fixed || t < s.delay)
-                cycles += FpgaCycles::synapse_skip;
+                cycles += FpgaCycles::skip;
             else
                 cycles += scatter(s, core(n, s.from).queue[size_t(t - s.delay) % keep_[s.from]],
                                   c.accumulator.data());
@@ -433,7 +434,7 @@ class Fabric {
             if (net_.populations[i].spiking)
                 out.neuron_steps += net_.populations[i].size() * uint64_t(T_);
         }
-        total = clearing + FpgaCycles::clear_open + FpgaCycles::phase;
+        total = clearing + FpgaCycles::open + FpgaCycles::phase;
         if (!temporal_) total += loading + FpgaCycles::phase;
         const int depth = plan_.pipelined ? net_.populations.back().depth : 1;
         for (int k = 0; k < T_ + depth - 1; ++k) {

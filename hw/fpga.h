@@ -69,15 +69,13 @@ FpgaRun run_fpga(const FpgaPlan&, const IntegerNetwork&, const std::vector<int16
                  size_t N, int T, bool temporal, const ObserveIntegers& observe = {},
                  int threads = 1);
 
-// What the hardware's phases cost: cycles of one population's step, and of the pulse and the wait
-// around it.
+// What the hardware's phases cost, in cycles.
 struct FpgaCycles {
-    static constexpr uint64_t phase = 2;         // the controller: start, see that all is quiet
-    static constexpr uint64_t open = 2;          // no synapse left; the sweep's first read
-    static constexpr uint64_t clear_open = 1;    // the sweep's first read
-    static constexpr uint64_t synapse = 4;       // chosen, started, the marker fetched and seen
-    static constexpr uint64_t synapse_skip = 1;  // not due yet, or the static input's
-    static constexpr uint64_t event = 3;         // fetched, taken apart, looked up
+    static constexpr uint64_t phase = 2;    // the controller: start cores, see that all are quiet
+    static constexpr uint64_t open = 1;     // no synapse left: the sweep's first read
+    static constexpr uint64_t synapse = 3;  // started, the marker fetched and seen
+    static constexpr uint64_t skip = 1;     // a synapse that is not due, or the static input's
+    static constexpr uint64_t event = 3;    // fetched, taken apart, looked up
 };
 
 }  // namespace nc

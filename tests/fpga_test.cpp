@@ -2,9 +2,12 @@
 // them.
 #include "hw/fpga.h"
 
+#include <algorithm>
 #include <map>
 
 #include "hw/loihi.h"
+#include "hw/rtl.h"
+#include "io/bytes.h"
 #include "tests/check.h"
 #include "tests/integer_networks.h"
 
@@ -113,9 +116,9 @@ TEST_CASE("fpga: plans prove widths, bound cycles and refuse what does not fit, 
     CHECK(plan.populations[n].membrane_bits == 18);     // 1000 + 4 * 28933 < 2^17
     CHECK(plan.populations[last].accumulator_bits == 3);
     CHECK(plan.populations[last].membrane_bits == 5);
-    // Two events and a marker (4 + 2 * 3 + 2 weights), the sweep (2 + 1 + a spike), start and end.
-    CHECK(plan.step_bound(true) == (4 + 6 + 2 + 2 + 1 + 1 + 2) + (4 + 3 + 1 + 2 + 1 + 2));
-    CHECK(plan.step_bound(false) == (1 + 2 + 1 + 1 + 2) + (4 + 3 + 1 + 2 + 1 + 2));
+    // Two events and a marker (3 + 2 * 3 + 2 weights), the sweep (1 + 1 + a spike), start and end.
+    CHECK(plan.step_bound(true) == (3 + 6 + 2 + 1 + 1 + 1 + 2) + (3 + 3 + 1 + 1 + 1 + 2));
+    CHECK(plan.step_bound(false) == (1 + 1 + 1 + 1 + 2) + (3 + 3 + 1 + 1 + 1 + 2));
     b.net.populations[n].decay = 2048;
     CHECK(fpga_plan(b.net, 4).populations[n].membrane_bits == 24);
 
@@ -135,4 +138,47 @@ TEST_CASE("fpga: plans prove widths, bound cycles and refuse what does not fit, 
                        fpga_plan(integer_mlp({784, 2}, 1).net, 1 << 30);
                    }),
                    "readout1: its membranes need"));
+}
+
+TEST_CASE("rtl: writes a folder once, and refuses by name what its cores do not have") {
+    TempFolder folder;
+    IntegerBuilder b = integer_mlp({6, 5, 3}, 2);
+    const FpgaPlan plan = fpga_plan(b.net, 3, 2);
+    const auto events = b.events(2);
+    const auto write = [&](bool force) {
+        return write_rtl(b.net, plan, events, 2, 3, folder / "rtl", {.force = force});
+    };
+    const RtlReport report = write(false);
+    CHECK(report.run.cycles.size() == 2);
+    CHECK(report.run.worst_step <= report.step_bound);
+    for (const std::string& file : report.files) CHECK(!read_file(folder / "rtl/" + file).empty());
+    CHECK(contains(error_of([&] { write(false); }), "is not empty"));
+    CHECK(write(true).files == report.files);
+    // Every event of the stimulus is a line; the readout's last sums are the logits.
+    const auto lines = [&](const std::string& file) {
+        const auto bytes = read_file(folder / "rtl/" + file);
+        return size_t(std::count(bytes.begin(), bytes.end(), '\n'));
+    };
+    CHECK(lines("stimulus.hex") == 2 * 6);
+    CHECK(lines("expected/core_1.hex") == 2 * 3 * 5);
+    CHECK(lines("expected/logits.hex") == 2 * 3);
+
+    const auto refused = [&](IntegerBuilder& n, const std::string& why) {
+        const FpgaPlan p = fpga_plan(n.net, 2);
+        const auto x = n.events(1);
+        CHECK(contains(error_of([&] { write_rtl(n.net, p, x, 1, 2, folder / "no"); }), why));
+        CHECK_FALSE(std::filesystem::exists(folder / "no"));
+    };
+    IntegerBuilder late({4}, 1);
+    late.linear(0, late.add({2}, false), 1);
+    refused(late, "readout1: a static input has no delay");
+    IntegerBuilder map({4, 4, 1}, 1);
+    map.conv(0, map.add({4, 4, 2}, false), {});
+    refused(map, "is no readout of shape [F]");
+    IntegerBuilder deaf({4}, 1);
+    deaf.thresholds(deaf.add({3}), 3, 9);
+    deaf.linear(1, deaf.add({2}, false));
+    refused(deaf, "layer1 hears nothing");
+    CHECK(contains(error_of([&] { write_rtl(b.net, plan, events, 2, 4, folder / "no"); }),
+                   "T = 4, but widths are proven for 1 to 3 steps"));
 }

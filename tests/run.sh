@@ -27,11 +27,11 @@ for argument; do
     case $argument in
         --full) export NC_FULL=1 ;;
         -h | --help) usage; exit 0 ;;
-        gcc | clang | sanitize | scripts) stages+=("$argument") ;;
+        gcc | clang | sanitize | scripts | rtl) stages+=("$argument") ;;
         *) echo "error: unknown argument: $argument" >&2; usage >&2; exit 2 ;;
     esac
 done
-[ ${#stages[@]} -gt 0 ] || stages=(gcc clang sanitize scripts)
+[ ${#stages[@]} -gt 0 ] || stages=(gcc clang sanitize scripts rtl)
 
 bold='' red='' plain=''
 if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' red=$'\e[31m' plain=$'\e[0m'; fi
@@ -144,6 +144,15 @@ scripts_stage() {
     for name in layers cuda_fault fetch program readme; do
         script "$name" bash "tests/${name}_test.sh"
     done
+}
+
+rtl_stage() {
+    # Tools that cannot be had are skipped by name.
+    need_packages verilator iverilog yosys nextpnr-ice40 fpga-icestorm ||
+        echo 'rtl: not every tool could be installed'
+    options=(--buildtype=release)
+    CC=gcc CXX=g++ build gcc integer_emit || return
+    NC_BUILD=$PWD/build-gcc script rtl bash tests/rtl_test.sh
 }
 
 # What the test binary leaves out where the instruction set in use is not the machine's best: the kernel
