@@ -9,8 +9,8 @@ namespace {
 
 using rtl::str;
 
-const char* const stand_in = R"hls(// Stand-ins for a vendor's integers of any width: two's
-// complement, wrapping when assigned.
+const char* const stand_in =
+    R"hls(// A vendor's integers of any width: two's complement, wrapping when assigned.
 #pragma once
 
 template <int W>
@@ -46,7 +46,7 @@ const char* const spiking =
     R"hls(// What every population and every synapse does; constants come as the classes P and S.
 #pragma once
 
-#include "network.h"
+#include @INTERFACE@
 
 #ifndef __SYNTHESIS__
 // Defined by main.cpp: what a neuron did at a step.
@@ -191,13 +191,16 @@ void receive(const ap_int<8>* input, Queue<SIZE, KEPT>& queue, int slot) {
 }
 )hls";
 
-const char* const main_text = R"hls(// Plays the stimulus; every u, v, s and logit must be what the
-// simulator gave.
+const char* const main_text =
+    R"hls(// Plays the stimulus; every u, v, s and logit must be what the simulator gave.
+#include @INTERFACE@
+
 #include <cstdio>
+#include <iostream>
 
-#include "network.h"
+using namespace std;
 
-static std::FILE* expected;
+static FILE* expected;
 static long compared = 0, different = 0;
 
 static void compare(bool same) {
@@ -208,17 +211,15 @@ static void compare(bool same) {
 void trace(long long u, long long v, int s) {
     long long want_u, want_v;
     int want_s;
-    const int read = std::fscanf(expected, "%lld %lld %d", &want_u, &want_v, &want_s);
+    const int read = fscanf(expected, "%lld %lld %d", &want_u, &want_v, &want_s);
     compare(read == 3 && u == want_u && v == want_v && s == want_s);
 }
 
 int main() {
-    std::FILE* stimulus = std::fopen("stimulus.txt", "r");
-    expected = std::fopen("expected.txt", "r");
+    FILE* stimulus = fopen("stimulus.txt", "r");
+    expected = fopen("expected.txt", "r");
     if (!stimulus || !expected) {
-        std::printf(
-            "stimulus.txt or expected.txt is "
-            "missing\n");
+        cout << "stimulus.txt or expected.txt is missing\n";
         return 2;
     }
     static ap_int<8> input[FRAMES * INPUTS];
@@ -226,17 +227,17 @@ int main() {
     int samples = 0, value = 0;
     for (bool more = true; more; samples += more) {
         for (int i = 0; i < FRAMES * INPUTS && more; ++i) {
-            more = std::fscanf(stimulus, "%d", &value) == 1;
+            more = fscanf(stimulus, "%d", &value) == 1;
             input[i] = value;
         }
         if (!more) break;
         network(input, logits);
         for (int k = 0; k < LOGITS; ++k) {
             long long want;
-            compare(std::fscanf(expected, "%lld", &want) == 1 && logits[k] == want);
+            compare(fscanf(expected, "%lld", &want) == 1 && logits[k] == want);
         }
     }
-    std::printf("%d samples, %ld compared, %ld different\n", samples, compared, different);
+    cout << samples << " samples, " << compared << " compared, " << different << " different\n";
     return different != 0 || samples == 0;
 }
 )hls";
@@ -415,12 +416,13 @@ RtlReport write_hls(const IntegerNetwork& net, const FpgaPlan& plan,
         "-Werror -Istand_in main.cpp network.cpp -o check && ./check\n```\n\nA synthesis tool "
         "brings "
         "its own ap_int.h: leave stand_in out. Compiled and compared here; not synthesised.\n";
+    const rtl::Gaps interface = {{"INTERFACE", "\"network.h\""}};
     const std::pair<std::string, std::string> files[] = {
         {"network.h", header},
         {"network.cpp", network(plan, T, options.temporal)},
         {"network_data.h", data(net, plan)},
-        {"spiking.h", spiking},
-        {"main.cpp", main_text},
+        {"spiking.h", rtl::fill(spiking, interface)},
+        {"main.cpp", rtl::fill(main_text, interface)},
         {"stand_in/ap_int.h", stand_in},
         {"stimulus.txt", stimulus},
         {"expected.txt", all},
