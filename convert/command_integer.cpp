@@ -82,6 +82,9 @@ int quantize_command(int argc, char** argv) {
     app.add_flag("--no-clip-search", no_clip_search,
                  "a channel's scale is its largest weight's, not the one of least error");
     add_training_options(app, training);
+    app.get_option("--if-epochs")
+        ->description("epochs of training through the rounded weights; 0: none");
+    app.get_option("--if-lr")->description("their learning rate (default 3e-4)");
     return run(app, argc, argv, [&] {
         check_output(out, o.common.force);
         Compute compute = make_compute(o.common);
@@ -92,6 +95,9 @@ int quantize_command(int argc, char** argv) {
         Graph tuned = model.graph;
         if (training.if_epochs > 0) {
             training.seed = o.common.seed;
+            // A tuned network is near its best: the rate of a first tuning would lose more than it
+            // gains.
+            if (training.if_lr == 0) training.if_lr = 3e-4;
             Watcher watcher(o.common, training);
             TrainHooks hooks;
             hooks.stop = training.stop;
