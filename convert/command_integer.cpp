@@ -37,6 +37,8 @@ void add_options(CLI::App& app, Options& o) {
                    "training samples that show how far membranes go")
         ->check(CLI::PositiveNumber)
         ->capture_default_str();
+    app.add_flag("--one-threshold", o.quantize.one_threshold,
+                 "one scale for all channels of a layer, so that one threshold stays one");
     add_data_options(app, o.data);
     add_common_options(app, o.common);
 }
@@ -89,6 +91,8 @@ int quantize_command(int argc, char** argv) {
         check_output(out, o.common.force);
         Compute compute = make_compute(o.common);
         Model model = read_model(o.model);
+        // A network trained with spikes still has what conversion would have folded.
+        model.graph = fold_amplitudes(fold_batch_norm(model.graph));
         const LoadedData data = load(o.common, o.data, model.info, model.graph, o.T);
         o.quantize.T = steps_of(model, o.T, *data.test);
         o.quantize.clip_search = !no_clip_search;

@@ -20,6 +20,7 @@ int neurobench_command(int argc, char** argv);
 int finetune_command(int argc, char** argv);
 int quantize_command(int argc, char** argv);
 int verify_command(int argc, char** argv);
+int export_command(int argc, char** argv);
 int info_command(int argc, char** argv);
 int backends_command(int argc, char** argv);
 

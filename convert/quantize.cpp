@@ -137,6 +137,7 @@ void follow(const Neuron& n, const Observation& o, std::vector<double>& most) {
     const float* x = given.data<float>();
     const float* y = spiked.data<float>();
     const size_t sample = size / o.N;
+    const bool subtract = n.rule.reset == kernels::Reset::subtract;
     for (size_t i = 0; i < size; ++i) {
         const size_t p = i % sample;
         const double th = theta[p % theta.size()];
@@ -146,7 +147,7 @@ void follow(const Neuron& n, const Observation& o, std::vector<double>& most) {
             const double current = x[(o.x_time ? t * size : 0) + i];
             v = n.rule.beta * v + current;
             top = std::max({top, std::abs(v), std::abs(current)});
-            if (y[t * size + i] != 0) v -= th;
+            if (y[t * size + i] != 0) v = subtract ? v - th : n.rule.reset_value;
         }
     }
 }
@@ -195,7 +196,8 @@ Tensor rounded(const Tensor& t, const std::vector<double>& scale, double factor,
 
 // The largest scale of each channel of a population that everything respects.
 std::vector<double> scales(const Graph& g, const Feeding& group, size_t channels,
-                           const Range& range, double input_scale, double most, bool search) {
+                           const Range& range, double input_scale, double most, bool search,
+                           bool one_scale) {
     std::vector<double> scale(channels, std::numeric_limits<double>::infinity());
     const auto limit = [&](size_t c, double most_scale) {
         scale[c] = std::min(scale[c], most_scale);
@@ -225,7 +227,9 @@ std::vector<double> scales(const Graph& g, const Feeding& group, size_t channels
         const auto& seen = range.reach.at(group.population);
         for (size_t c = 0; c < channels; ++c)
             if (seen[c] > 0) limit(c, register_share * whole_register / seen[c]);
-    } else {  // logits are compared with each other
+    }
+    // Logits are compared with each other.
+    if (!neuron || one_scale) {
         scale.assign(channels, *std::min_element(scale.begin(), scale.end()));
     }
     for (double& s : scale)
@@ -253,8 +257,8 @@ double choose_input_scale(const Graph& g, const std::vector<Feeding>& feedings,
             for (size_t k = 0; k < group.weights.size(); ++k) {
                 if (!group.from_input[k]) continue;
                 const size_t channels = shapes[group.population].back();
-                const auto scale =
-                    scales(g, group, channels, range, input_scale, most, options.clip_search);
+                const auto scale = scales(g, group, channels, range, input_scale, most,
+                                          options.clip_search, options.one_threshold);
                 const auto w = weight_of(g.nodes[group.weights[k]].op).to_vector<float>();
                 for (size_t i = 0; i < w.size(); ++i) {
                     const double s = scale[i % channels] / input_scale;
@@ -299,8 +303,8 @@ Quantized quantize(Compute& compute, const Graph& given, const Dataset& calibrat
         const Node& population = g.nodes[group.population];
         const auto* neuron = std::get_if<Neuron>(&population.op);
         const size_t channels = shapes[group.population].back();
-        const std::vector<double> scale =
-            scales(g, group, channels, range, input_scale, most, options.clip_search);
+        const std::vector<double> scale = scales(g, group, channels, range, input_scale, most,
+                                                 options.clip_search, options.one_threshold);
         QuantizedLayer layer;
         layer.name = population.name;
 

@@ -16,6 +16,7 @@ struct QuantizeOptions {
     int bits = 8;  // of a weight, 2 .. 8: whole numbers within +-(2^(bits - 1) - 1)
     int T = 16;
     size_t calibration_samples = 200;
+    bool one_threshold = false;  // one scale a population: a layer of one threshold keeps it one
     bool clip_search =
         true;  // per channel the scale of least squared weight error, not the largest weight's
 };

@@ -264,6 +264,7 @@ class Verifier {
         for (size_t i = 0; i < size; ++i) v[i] = v0[i % p.size() % v0.size()];
         kernels::NeuronRule<float> rule;
         rule.compare = neuron.rule.compare;
+        rule.reset = neuron.rule.reset;
         for (size_t t = 0; t < o.T; ++t) {
             const float* now = x + (o.x_time ? t * size : 0);
             compute.table->neuron.forward(compute.queue, rule, theta.data(), v0.data(),

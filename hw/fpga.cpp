@@ -193,6 +193,7 @@ FpgaPlan fpga_plan(const IntegerNetwork& net, int T, size_t lanes, bool pipeline
     const std::vector<Reach> reaches = reach(net, T);
     for (size_t i = 0; i < net.populations.size(); ++i) {
         const Population& p = net.populations[i];
+        if (p.reset_to_zero) fail("'" + p.name + "' resets to zero: this target subtracts");
         FpgaPopulation out = plan_population(p, reaches[i], i == 0, lanes);
         out.step_bound = FpgaCycles::open + out.rows + (p.spiking ? p.size() : 0);
         for (const Synapses& s : p.synapses) {

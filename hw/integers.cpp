@@ -74,9 +74,11 @@ class Lowering {
         const auto& r = n.rule;
         if (n.amplitude != Neuron::Amplitude::one)
             refuse(g_, node, "its amplitude is not folded into the weights after it");
-        if (r.spiking != kernels::Spiking::plain || r.reset != kernels::Reset::subtract ||
+        p.reset_to_zero = r.reset == kernels::Reset::to_value;
+        if (r.spiking != kernels::Spiking::plain || (p.reset_to_zero && r.reset_value != 0) ||
             r.compare != kernels::Compare::greater_equal)
-            refuse(g_, node, "integer targets have plain neurons: >= and reset by subtraction");
+            refuse(g_, node,
+                   "integer targets have plain neurons: >= and reset by subtraction or to zero");
         p.threshold = whole(g_, node, "theta", n.theta, 1, most_threshold);
         const double decay = (1 - r.beta) * 4096;
         if (!(decay == std::floor(decay)) || decay < 0 || decay > 4095)

@@ -36,10 +36,11 @@ struct Population {
     std::vector<Synapses> synapses;
     std::vector<int32_t> bias;  // [C] in units of the weights, added at every step
     std::vector<int32_t>
-        threshold;           // [1], [C] or [neurons], in units of the weights; of spiking ones
-    int32_t decay = 0;       // dv of 4096: 0 is IF, 2048 is LIF with beta 0.5
-    bool half_start = true;  // v(0) = threshold >> 1, else 0
-    int depth = 0;           // longest way from the input, in populations
+        threshold;               // [1], [C] or [neurons], in units of the weights; of spiking ones
+    int32_t decay = 0;           // dv of 4096: 0 is IF, 2048 is LIF with beta 0.5
+    bool half_start = true;      // v(0) = threshold >> 1, else 0
+    bool reset_to_zero = false;  // by a spike; else the threshold is subtracted
+    int depth = 0;               // longest way from the input, in populations
 
     size_t size() const { return shape.elements(); }
     size_t channels() const { return shape.back(); }

@@ -206,7 +206,8 @@ class Chip {
                 s.u[j] = s.a[j] * 64;
             }
         } else {
-            const kernels::IntegerRule rule = {.du = 4095, .dv = p.decay};
+            const kernels::IntegerRule rule = {
+                .du = 4095, .dv = p.decay, .reset_to_zero = p.reset_to_zero};
             uint64_t events[2] = {0, 0};
             // Parameters differ by channel (or neuron): one row of them that both follow.
             spread(p, s);

@@ -117,6 +117,22 @@ holds 'info: every population has cores' placed.json \
     'all(p["cores"] > 0 for p in j["placement"]["populations"]) and j["placement"]["chips"] == 1'
 refuses 'info: an unknown chip' 2 'loihi3' "$convert" info q.safetensors --target loihi3
 refuses 'info: a network in floats on a chip' 3 'not quantised' "$convert" info snn.safetensors --target loihi2
+succeeds 'export: for Loihi' "$convert" export q.safetensors --emit loihi=net.json
+holds 'export: what programs the chip' net.json \
+    'j["T"] == 4 and j["steps"] == 4 + j["depth"] and [p["kind"] for p in j["populations"]] == ["spiking", "spiking", "readout"]'
+refuses 'never overwrites: export' 2 'net.json' "$convert" export q.safetensors --emit loihi=net.json
+succeeds 'export: --force' "$convert" export q.safetensors --emit loihi=net.json --force
+refuses 'export: an unknown form' 2 'lohi' "$convert" export q.safetensors --emit lohi=other.json
+refuses 'export: a form without a file' 2 'loihi' "$convert" export q.safetensors --emit loihi
+refuses 'export: a network in floats' 3 'not quantised' "$convert" export snn.safetensors --emit loihi=other.json
+refuses 'export: Lava resets to zero' 3 'resets to zero' \
+    "$convert" export q.safetensors --emit loihi=other.json,lava=other.py
+check 'export: nothing is left of what is refused' bash -c '! ls other.* 2>/dev/null'
+succeeds 'train: resets to zero' "$train" --model mlp --neuron if --reset zero --T 4 "${small[@]}" --epochs 1 \
+    --out zero.safetensors
+succeeds 'quantize: one threshold a layer' "$convert" quantize zero.safetensors "${small[@]}" --one-threshold --out zq.safetensors
+succeeds 'export: a script for Lava' "$convert" export zq.safetensors --emit loihi=zero.json,lava=zero.py
+check 'export: the script is Python' python3 -m py_compile zero.py
 run python3 "$root/tests/python/neurobench_check.py" "$convert" q.safetensors 20
 if [ "$status" = 77 ]; then
     skip 'neurobench: the package agrees' "$(sed -n 's/^skipped: .*: //p' out)"
@@ -300,7 +316,7 @@ done
 refuses 'nc_train: unknown option' 2 'no-such' "$train" --no-such-option
 refuses 'nc_convert: unknown option' 2 'no-such' "$convert" --no-such-option
 refuses 'nc_bench: unknown option' 2 'no-such' "$bench" machine --no-such-option
-for command in eval sparsity energy neurobench finetune info backends; do
+for command in eval sparsity energy neurobench finetune export info backends; do
     expect "nc_convert $command --help" 0 'Usage' "$convert" $command --help
 done
 for command in machine kernels bptt compare; do
