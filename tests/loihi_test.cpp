@@ -58,10 +58,12 @@ TEST_CASE("golden: every Lava case gives its u, v and s on every table") {
             CAPTURE(name);
             CAPTURE(table->name);
             const Json &lif = c.at("lif"), &dense = c.at("dense");
-            for (const auto& [key, value] : dense.items())
+            for (const auto& item : dense.items()) {
+                const std::string& key = item.key();
                 CHECK_MESSAGE((key == "weight_exp" || key == "num_weight_bits" ||
                                key == "num_message_bits" || key == "sign_mode"),
                               key);
+            }
             LavaDense synapses;
             synapses.weight = flat(c.at("weights"));
             synapses.weight_exp = dense.value("weight_exp", 0);
