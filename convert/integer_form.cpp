@@ -54,7 +54,8 @@ Graph merge_pools(Graph g) {
         if (outputs_of(g, from).size() != 1 || pool->options.pad_h + pool->options.pad_w > 0 ||
             conv->options.dilation_h * conv->options.dilation_w != 1)
             refuse(g, i, "this pool after '" + g.nodes[from].name + "' cannot become part of it");
-        g = replace(std::move(g), from, with_pool(*conv, pool->options));
+        Operation merged = with_pool(*conv, pool->options);
+        g = replace(std::move(g), from, std::move(merged));
         g = remove(std::move(g), i);
         i = size_t(-1);  // indices have moved
     }
@@ -104,8 +105,8 @@ Graph give_weights(Graph g) {
             end = g.edges[outputs_of(g, end).front()].to;
         if (!is<Neuron>(g, end) && !is<Output>(g, end)) continue;
         const size_t channels = infer_shapes(g)[from].back();
-        g = insert_on_edge(std::move(g), e, unique_name(g, g.nodes[to].name + "_from"),
-                           Scale{Tensor::full<float>({channels}, 1)});
+        const std::string name = unique_name(g, g.nodes[to].name + "_from");
+        g = insert_on_edge(std::move(g), e, name, Scale{Tensor::full<float>({channels}, 1)});
     }
     return sorted(g);
 }
@@ -136,8 +137,8 @@ Graph count_pools(Graph g) {
             if (inputs_of(g, w).size() != 1) refuse(g, w, "it adds pooled spikes to others");
             g = replace(std::move(g), w, op);
         }
-        g = insert_after(std::move(g), i, g.nodes[i].name + "_count",
-                         Scale{Tensor::full<float>({1}, float(k))});
+        const std::string name = g.nodes[i].name + "_count";
+        g = insert_after(std::move(g), i, name, Scale{Tensor::full<float>({1}, float(k))});
     }
     return sorted(g);
 }

@@ -300,7 +300,7 @@ Quantized quantize(Compute& compute, const Graph& given, const Dataset& calibrat
 
     Quantized out;
     for (const Feeding& group : feedings) {
-        const Node& population = g.nodes[group.population];
+        const Node population = g.nodes[group.population];  // g is replaced below
         const auto* neuron = std::get_if<Neuron>(&population.op);
         const size_t channels = shapes[group.population].back();
         const std::vector<double> scale = scales(g, group, channels, range, input_scale, most,

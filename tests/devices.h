@@ -65,9 +65,9 @@ inline Graph spiking_network() {
     lif.theta = Tensor::full<float>({1}, 0.7f);
     integrate.theta = Tensor::full<float>({6}, 0.8f);
     lif.train_theta = integrate.train_theta = true;
-    g = replace(std::move(g), find_node(g, "a1"), lif);
-    g = replace(std::move(g), find_node(g, "m1"), AveragePool{});
-    return replace(std::move(g), find_node(g, "q2"), integrate);
+    g = replace(g, find_node(g, "a1"), lif);
+    g = replace(g, find_node(g, "m1"), AveragePool{});
+    return replace(g, find_node(g, "q2"), integrate);
 }
 
 }  // namespace nc::test
