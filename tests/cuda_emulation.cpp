@@ -12,6 +12,7 @@
 #include <vector>
 
 #ifdef NC_ADDRESS_SANITIZER
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -239,6 +240,10 @@ class Scheduler {
             std::perror("emulation: a stack");
             std::abort();
         }
+#ifdef NC_ADDRESS_SANITIZER
+        // What a stack at this address once forbade, half-run threads say, it forbids no more.
+        __asan_unpoison_memory_region(memory, stack_bytes);
+#endif
         f->stack = static_cast<char*>(memory);
         // As nc_emulation_switch leaves a stack: six registers and an address to return to; the
         // entry then sees the alignment a call would give it.
