@@ -19,7 +19,7 @@ struct Synapses {
     enum class Kind { linear, conv, diagonal };
     Kind kind = Kind::linear;
     size_t from = 0;  // a population's index, smaller than the target's own
-    int delay = 0;    // steps beyond the direct way (DESIGN's delayed edges)
+    int delay = 0;    // steps beyond the direct way: delayed edges
     std::vector<int8_t>
         weight;  // linear [in, out], in flattened H, W, C; conv [kh, kw, cin / groups, cout];
                  // diagonal [C], from channel c to channel c of the same pixel
