@@ -43,6 +43,11 @@ void add_options(CLI::App& app, Options& o) {
     add_common_options(app, o.common);
 }
 
+// A network trained with spikes still has what conversion would have folded.
+Graph folded(const Graph& g) {
+    return fold_amplitudes(fold_batch_norm(g));
+}
+
 std::string layer_table(const Quantized& q) {
     std::vector<std::vector<std::string>> rows = {
         {"feeds", "scale", "threshold", "weight error %", "membrane, % of its register"}};
@@ -91,8 +96,7 @@ int quantize_command(int argc, char** argv) {
         check_output(out, o.common.force);
         Compute compute = make_compute(o.common);
         Model model = read_model(o.model);
-        // A network trained with spikes still has what conversion would have folded.
-        model.graph = fold_amplitudes(fold_batch_norm(model.graph));
+        model.graph = folded(model.graph);
         const LoadedData data = load(o.common, o.data, model.info, model.graph, o.T);
         o.quantize.T = steps_of(model, o.T, *data.test);
         o.quantize.clip_search = !no_clip_search;
@@ -169,7 +173,8 @@ int verify_command(int argc, char** argv) {
         o.quantize.T = steps_of(model, o.T, *data.test);
         const bool given = is_quantised(model.graph);
         const Graph graph =
-            given ? model.graph : quantize(compute, model.graph, *data.train, o.quantize).graph;
+            given ? model.graph
+                  : quantize(compute, folded(model.graph), *data.train, o.quantize).graph;
         how.T = o.quantize.T;
         how.samples = data.test->size();
         how.threads = o.common.threads;

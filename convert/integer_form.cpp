@@ -5,18 +5,14 @@
 #include "engine/graph_edit.h"
 
 namespace nc {
-namespace {
 
-[[noreturn]] void refuse(const Graph& g, size_t node, const std::string& what) {
+void refuse_to_quantize(const Graph& g, size_t node, const std::string& what) {
     throw Error("[quantize] node '" + g.nodes[node].name + "' (" +
                     std::string(operation_name(g.nodes[node].op)) + "): " + what,
                 ErrorKind::model);
 }
 
-template <class Op>
-bool is(const Graph& g, size_t node) {
-    return std::holds_alternative<Op>(g.nodes[node].op);
-}
+namespace {
 
 size_t first_source(const Graph& g, size_t node) {
     return g.edges[inputs_of(g, node).front()].from;
@@ -53,7 +49,8 @@ Graph merge_pools(Graph g) {
         if (!conv) continue;
         if (outputs_of(g, from).size() != 1 || pool->options.pad_h + pool->options.pad_w > 0 ||
             conv->options.dilation_h * conv->options.dilation_w != 1)
-            refuse(g, i, "this pool after '" + g.nodes[from].name + "' cannot become part of it");
+            refuse_to_quantize(
+                g, i, "this pool after '" + g.nodes[from].name + "' cannot become part of it");
         Operation merged = with_pool(*conv, pool->options);
         g = replace(std::move(g), from, std::move(merged));
         g = remove(std::move(g), i);
@@ -86,14 +83,12 @@ void weights_after(const Graph& g, size_t node, std::vector<size_t>& out) {
         else if (is<Flatten>(g, to) || is<Add>(g, to))
             weights_after(g, to, out);
         else
-            refuse(g, to, "pooled spikes need weights after them");
+            refuse_to_quantize(g, to, "pooled spikes need weights after them");
     }
 }
 
 }  // namespace
 
-// Every edge from spikes straight into a neuron or the output gets a Scale of ones, to be
-// quantised.
 Graph give_weights(Graph g) {
     g = merge_pools(std::move(g));
     for (size_t e = 0; e < g.edges.size(); ++e) {
@@ -114,16 +109,12 @@ Graph give_weights(Graph g) {
 Graph count_pools(Graph g) {
     for (size_t i = 0; i < g.nodes.size(); ++i) {
         if (!is<AveragePool>(g, i) && !is<GlobalAveragePool>(g, i)) continue;
-        const auto after = outputs_of(g, i);
-        if (after.size() == 1 &&
-            g.nodes[g.edges[after.front()].to].name == g.nodes[i].name + "_count")
-            continue;
         const size_t k = window(g, infer_shapes(g), i);
         for (size_t n = 0; n <= k; ++n)
             if (float(n) * float(1.0 / double(k)) * float(k) != float(n))
-                refuse(g, i,
-                       "counts of a window of " + std::to_string(k) +
-                           " are not exact in floats as an average");
+                refuse_to_quantize(g, i,
+                                   "counts of a window of " + std::to_string(k) +
+                                       " are not exact in floats as an average");
         std::vector<size_t> weights;
         weights_after(g, i, weights);
         for (const size_t w : weights) {
@@ -134,10 +125,11 @@ Graph count_pools(Graph g) {
                 conv->weight = times(conv->weight, 1.0 / double(k));
             else
                 std::get<Scale>(op).scale = times(std::get<Scale>(op).scale, 1.0 / double(k));
-            if (inputs_of(g, w).size() != 1) refuse(g, w, "it adds pooled spikes to others");
+            if (inputs_of(g, w).size() != 1)
+                refuse_to_quantize(g, w, "it adds pooled spikes to others");
             g = replace(std::move(g), w, op);
         }
-        const std::string name = g.nodes[i].name + "_count";
+        const std::string name = unique_name(g, g.nodes[i].name + "_count");
         g = insert_after(std::move(g), i, name, Scale{Tensor::full<float>({1}, float(k))});
     }
     return sorted(g);

@@ -14,6 +14,13 @@ Graph give_weights(Graph);
 // it are divided by as much. Error where counts would not be exact in floats, or no weights follow.
 Graph count_pools(Graph);
 
+[[noreturn]] void refuse_to_quantize(const Graph&, size_t node, const std::string& what);
+
+template <class Op>
+bool is(const Graph& g, size_t node) {
+    return std::holds_alternative<Op>(g.nodes[node].op);
+}
+
 inline bool has_weights(const Operation& op) {
     return is_weight_layer(op) || std::holds_alternative<Scale>(op);
 }

@@ -18,17 +18,6 @@ constexpr double most_threshold = 131071, most_bias = 4090, whole_register = 131
 constexpr double register_share =
     0.75;  // of it for what calibration sees: other samples may go further
 
-[[noreturn]] void refuse(const Graph& g, size_t node, const std::string& what) {
-    throw Error("[quantize] node '" + g.nodes[node].name + "' (" +
-                    std::string(operation_name(g.nodes[node].op)) + "): " + what,
-                ErrorKind::model);
-}
-
-template <class Op>
-bool is(const Graph& g, size_t node) {
-    return std::holds_alternative<Op>(g.nodes[node].op);
-}
-
 // ----------------------------------------------------------------------------------------------
 // groups that share scales
 
@@ -56,12 +45,13 @@ std::vector<Feeding> groups_of(const Graph& g) {
             if (is<Add>(g, from)) {
                 self(self, from, group);
             } else if (has_weights(g.nodes[from].op)) {
-                if (taken[from]) refuse(g, from, "two populations share it");
+                if (taken[from]) refuse_to_quantize(g, from, "two populations share it");
                 taken[from] = true;
                 group.weights.push_back(from);
                 group.from_input.push_back(reads_input(g, from));
             } else {
-                refuse(g, from, "no weights between it and '" + g.nodes[node].name + "'");
+                refuse_to_quantize(g, from,
+                                   "no weights between it and '" + g.nodes[node].name + "'");
             }
         }
     };
@@ -229,9 +219,7 @@ std::vector<double> scales(const Graph& g, const Feeding& group, size_t channels
             if (seen[c] > 0) limit(c, register_share * whole_register / seen[c]);
     }
     // Logits are compared with each other.
-    if (!neuron || one_scale) {
-        scale.assign(channels, *std::min_element(scale.begin(), scale.end()));
-    }
+    if (!neuron || one_scale) scale.assign(channels, *std::min_element(scale.begin(), scale.end()));
     for (double& s : scale)
         if (!std::isfinite(s)) s = 1;  // nothing but zeros
     return scale;
@@ -284,11 +272,11 @@ Quantized quantize(Compute& compute, const Graph& given, const Dataset& calibrat
     const double most = most_of(options.bits);
     for (size_t i = 0; i < given.nodes.size(); ++i) {
         if (const auto* input = std::get_if<Input>(&given.nodes[i].op); input && input->scale > 0)
-            refuse(given, i, "the network is quantised already");
-        if (is<BatchNorm>(given, i)) refuse(given, i, "fold BatchNorm first");
+            refuse_to_quantize(given, i, "the network is quantised already");
+        if (is<BatchNorm>(given, i)) refuse_to_quantize(given, i, "fold BatchNorm first");
         if (const auto* neuron = std::get_if<Neuron>(&given.nodes[i].op);
             neuron && neuron->amplitude != Neuron::Amplitude::one)
-            refuse(given, i, "fold the amplitudes first");
+            refuse_to_quantize(given, i, "fold the amplitudes first");
     }
     if (!is_spiking(given))
         throw Error("[quantize] the network has no neurons: convert it first", ErrorKind::model);

@@ -15,7 +15,7 @@ namespace nc {
 struct QuantizeOptions {
     int bits = 8;  // of a weight, 2 .. 8: whole numbers within +-(2^(bits - 1) - 1)
     int T = 16;
-    size_t calibration_samples = 200;
+    size_t calibration_samples = 1000;
     bool one_threshold = false;  // one scale a population: a layer of one threshold keeps it one
     bool clip_search =
         true;  // per channel the scale of least squared weight error, not the largest weight's

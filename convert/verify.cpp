@@ -77,7 +77,10 @@ class Verifier {
                 out.backends.push_back(backend("float " + name, "float with the same integers"));
         size_t done = 0;
         while (done < samples_) {
-            const Samples batch = take(done, std::min(batch_size(), samples_ - done));
+            size_t count = std::min(batch_size(), samples_ - done);
+            if (done < options_.reference_samples)  // a batch that it takes whole
+                count = std::min(count, options_.reference_samples - done);
+            const Samples batch = take(done, count);
             standard(batch, out.backends.front());
             size_t at = 1;
             for (const auto* table : tables_)
@@ -93,7 +96,6 @@ class Verifier {
                     floats(*options_.device, there_, batch, out.backends[at]);
             }
             done += batch.N;
-            if (options_.progress) options_.progress(done, samples_);
             if (options_.stop && options_.stop()) throw Interrupted();
         }
         for (VerifiedBackend& b : out.backends)

@@ -14,12 +14,11 @@ namespace nc {
 
 struct VerifyOptions {
     int T = 16;
-    size_t samples = 1000;                                 // the first of the data set
-    size_t reference_samples = 50;                         // of these, on the slow reference table
-    int threads = 0;                                       // 0: all
-    Compute* device = nullptr;                             // a device that takes part in floats
-    std::function<bool()> stop;                            // true: Interrupted is thrown
-    std::function<void(size_t done, size_t of)> progress;  // samples
+    size_t samples = 1000;          // the first of the data set
+    size_t reference_samples = 50;  // of these, on the slow reference table
+    int threads = 0;                // 0: all
+    Compute* device = nullptr;      // a device that takes part in floats
+    std::function<bool()> stop;     // true: Interrupted is thrown
 };
 
 // What one backend did, compared with the Loihi-2 profile on the fastest table of this machine.

@@ -251,15 +251,12 @@ class Fabric {
           threads_(threads),
           keep_(net.populations.size(), 1),
           cores_(N * net.populations.size()) {
-        const size_t frame = N * net.populations[0].size();
         if (net.populations.size() != plan.populations.size())
             fail("the plan is another network's");
-        if (T < 1 || T > plan.T)
-            fail("T = " + std::to_string(T) + ", but widths are proven for 1 to " +
+        if (T > plan.T)
+            fail("T = " + std::to_string(T) + ", but widths are proven for up to " +
                  std::to_string(plan.T) + " steps");
-        if (input.size() != frame * size_t(temporal ? T : 1))
-            fail(std::to_string(input.size()) + " input events for " + std::to_string(N) +
-                 " samples of " + net.populations[0].shape.str());
+        check_run("fpga", net, input.size(), N, T, temporal);
         for (const Population& p : net.populations)
             for (const Synapses& s : p.synapses)
                 keep_[s.from] = std::max(keep_[s.from], size_t(s.delay) + 1);

@@ -417,7 +417,7 @@ RtlReport write_hls(const IntegerNetwork& net, const FpgaPlan& plan,
         "brings "
         "its own ap_int.h: leave stand_in out. Compiled and compared here; not synthesised.\n";
     const rtl::Gaps interface = {{"INTERFACE", "\"network.h\""}};
-    const std::pair<std::string, std::string> files[] = {
+    const std::vector<std::pair<std::string, std::string>> files = {
         {"network.h", header},
         {"network.cpp", network(plan, T, options.temporal)},
         {"network_data.h", data(net, plan)},
@@ -427,12 +427,7 @@ RtlReport write_hls(const IntegerNetwork& net, const FpgaPlan& plan,
         {"stimulus.txt", stimulus},
         {"expected.txt", all},
         {"README.md", readme}};
-    empty_folder(folder, options.force);
-    empty_folder(folder + "/stand_in", options.force);
-    for (const auto& [name, text] : files) {
-        write_file(folder + "/" + name, text);
-        out.files.push_back(name);
-    }
+    out.files = write_folder(folder, files, options.force);
     return out;
 }
 

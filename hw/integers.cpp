@@ -47,7 +47,9 @@ class Lowering {
             const Operation& op = g_.nodes[node].op;
             Population p;
             if (const auto* input = std::get_if<Input>(&op)) {
-                if (!(input->scale > 0)) refuse(g_, node, "the network is not quantised");
+                if (!(input->scale > 0))
+                    throw Error("[integers] the network is not quantised", ErrorKind::model,
+                                "`nc_convert quantize` makes whole numbers of it");
                 net.input_scale = input->scale;
                 p.spiking = false;
             } else if (const auto* neuron = std::get_if<Neuron>(&op)) {
@@ -201,6 +203,8 @@ class Lowering {
             s.pooled = true;
             s.pool = window_of(pool);
             further(pool, s);
+        } else if (std::holds_alternative<Neuron>(op)) {
+            refuse(g_, node, "a layer before it hears it, and integer targets have no recurrence");
         } else {
             refuse(g_, node,
                    "it stands between a neuron and weights, where an integer target has "
@@ -242,6 +246,17 @@ std::vector<int16_t> input_events(const IntegerNetwork& net, const float* x, siz
         out[i] = int16_t(std::nearbyint(std::clamp(scaled, -128.0f, 127.0f)));
     }
     return out;
+}
+
+void check_run(const char* target, const IntegerNetwork& net, size_t events, size_t N, int T,
+               bool temporal) {
+    const std::string op = std::string("[") + target + "] ";
+    if (T < 1) throw Error(op + "T must be at least 1: " + std::to_string(T));
+    if (events != N * net.populations[0].size() * size_t(temporal ? T : 1))
+        throw Error(op + std::to_string(events) + " input events for " + std::to_string(N) +
+                        " samples of " + net.populations[0].shape.str() +
+                        (temporal ? " at " + std::to_string(T) + " steps" : ""),
+                    ErrorKind::model);
 }
 
 std::vector<Reach> reach(const IntegerNetwork& net, int T) {

@@ -61,6 +61,11 @@ IntegerNetwork integer_network(const Graph&);
 // The input as the integer targets take it: x [..] floats to [..] i16.
 std::vector<int16_t> input_events(const IntegerNetwork&, const float* x, size_t n);
 
+// Error, of this target, when T is below 1 or the events are not those of N samples: [N, ..]
+// static, or [T, N, ..] when temporal.
+void check_run(const char* target, const IntegerNetwork&, size_t events, size_t N, int T,
+               bool temporal);
+
 // One step of one population, for N samples: what every integer backend shows, so that they can be
 // compared.
 struct IntegerStep {

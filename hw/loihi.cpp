@@ -72,11 +72,8 @@ LavaTrace run_lava(Compute& compute, const LavaDense& dense, const LavaLif& lif,
                 fail("a weighted sum of " + std::to_string(sum) + " does not fit 24 bits");
             a[t * neurons + n] = int32_t(sum);
         }
-    const kernels::IntegerRule rule = {.du = lif.du,
-                                       .dv = lif.dv,
-                                       .compare = kernels::Compare::greater,
-                                       .reset_to_zero = true,
-                                       .bounded = true};
+    const kernels::IntegerRule rule = {
+        .du = lif.du, .dv = lif.dv, .compare = kernels::Compare::greater, .reset_to_zero = true};
     const std::vector<int32_t> threshold = {int32_t(shifted(lif.vth, 6))};
     const std::vector<int32_t> bias = {int32_t(shifted(lif.bias_mant, lif.bias_exp))};
     std::vector<int32_t> u = lif.u, v = lif.v;
@@ -101,12 +98,6 @@ LavaTrace run_lava(Compute& compute, const LavaDense& dense, const LavaLif& lif,
 
 namespace {
 
-// The spikes one population sent at one step, for N samples: packed flat for observers, and per
-// pixel for the synapses' kernels.
-struct Sent {
-    std::vector<uint64_t> pixels;  // [N * pixels, words of channels]
-};
-
 class Chip {
  public:
     Chip(Compute& compute, const IntegerNetwork& net, const std::vector<int16_t>& input, size_t N,
@@ -119,11 +110,7 @@ class Chip {
           temporal_(temporal),
           observe_(observe),
           states_(net.populations.size()) {
-        if (T < 1) fail("T must be at least 1");
-        const size_t frame = N * net.populations[0].size();
-        if (input.size() != frame * size_t(temporal ? T : 1))
-            fail(std::to_string(input.size()) + " input events for " + std::to_string(N) +
-                 " samples of " + net.populations[0].shape.str());
+        check_run("loihi", net, input.size(), N, T, temporal);
         for (size_t i = 1; i < states_.size(); ++i) start(i);
     }
 
@@ -148,10 +135,11 @@ class Chip {
         std::vector<int32_t> a, part;             // this step's current
         std::vector<std::vector<int32_t>> input;  // by synapse: static input's, computed once
         std::vector<uint64_t> bits;               // this step's spikes, flat
-        std::deque<Sent> sent;                    // the latest steps' spikes, newest last
-        int first_kept = 0;                       // the step of sent.front()
-        size_t keep = 1;                          // how many steps someone may still ask for
-        std::vector<int64_t> sums;                // readout
+        std::deque<std::vector<uint64_t>>
+            sent;                   // the latest steps', [N * pixels, words of channels]
+        int first_kept = 0;         // the step of sent.front()
+        size_t keep = 1;            // how many steps someone may still ask for
+        std::vector<int64_t> sums;  // readout
     };
 
     void start(size_t i) {
@@ -171,6 +159,7 @@ class Chip {
             s.sums.assign(n, 0);
         } else {
             for (const int32_t theta : p.threshold) s.threshold.push_back(theta * 64);
+            spread(p, s);
             s.bits.resize((n + 63) / 64);
             if (p.half_start)
                 for (size_t j = 0; j < n; ++j)
@@ -209,8 +198,6 @@ class Chip {
             const kernels::IntegerRule rule = {
                 .du = 4095, .dv = p.decay, .reset_to_zero = p.reset_to_zero};
             uint64_t events[2] = {0, 0};
-            // Parameters differ by channel (or neuron): one row of them that both follow.
-            spread(p, s);
             compute_.table->integer.scan(compute_.queue, rule, s.threshold.data(), s.bias.data(),
                                          s.a.data(), s.u.data(), s.v.data(), s.bits.data(), nullptr,
                                          nullptr, events, {1, n, s.threshold.size()});
@@ -223,7 +210,7 @@ class Chip {
             observe_({i, t, s.u.data(), s.v.data(), p.spiking ? s.bits.data() : nullptr, n});
     }
 
-    // threshold and bias to the same length.
+    // threshold and bias to the same length: parameters differ by channel, or by neuron.
     void spread(const Population& p, State& s) const {
         const size_t params = std::max(s.threshold.size(), s.bias.size());
         for (auto* v : {&s.threshold, &s.bias}) {
@@ -240,17 +227,17 @@ class Chip {
     // Flat bits to rows of channels, and what nobody can ask for any more goes.
     void send(const Population& p, State& s, int t) {
         const size_t channels = p.channels(), words = (channels + 63) / 64;
-        Sent sent;
+        std::vector<uint64_t> sent;
         const size_t pixels = N_ * p.size() / channels;
         if (channels % 64 == 0) {
-            sent.pixels = s.bits;
+            sent = s.bits;
         } else {
-            sent.pixels.assign(pixels * words, 0);
+            sent.assign(pixels * words, 0);
             for (size_t w = 0; w < s.bits.size(); ++w)
                 for (uint64_t left = s.bits[w]; left != 0; left &= left - 1) {
                     const size_t j = w * 64 + size_t(std::countr_zero(left));
                     const size_t c = j % channels;
-                    sent.pixels[j / channels * words + c / 64] |= uint64_t(1) << c % 64;
+                    sent[j / channels * words + c / 64] |= uint64_t(1) << c % 64;
                 }
         }
         s.sent.push_back(std::move(sent));
@@ -323,7 +310,7 @@ class Chip {
         const size_t at = size_t(t - from.first_kept);
         if (t < from.first_kept || at >= from.sent.size())
             fail(p.name + " asks for a step of " + source.name + " that is not there");
-        const std::vector<uint64_t>& bits = from.sent[at].pixels;
+        const std::vector<uint64_t>& bits = from.sent[at];
         const auto bit = [&](size_t j) {
             return int(bits[j / channels * words + j % channels / 64] >> j % channels % 64 & 1);
         };

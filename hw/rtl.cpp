@@ -2,6 +2,7 @@
 #include "hw/rtl.h"
 
 #include <filesystem>
+#include <set>
 
 #include "hw/rtl_writer.h"
 #include "io/bytes.h"
@@ -171,16 +172,31 @@ std::string readme(const IntegerNetwork& net, const FpgaPlan& plan, size_t N, in
 
 }  // namespace
 
-void empty_folder(const std::string& folder, bool force) {
+std::vector<std::string> write_folder(const std::string& folder,
+                                      const std::vector<std::pair<std::string, std::string>>& files,
+                                      bool force) {
     namespace fs = std::filesystem;
-    std::error_code bad;
-    if (fs::exists(folder, bad) && !fs::is_directory(folder, bad))
-        throw Error("[folder] " + folder + " is a file", ErrorKind::usage);
-    if (fs::is_directory(folder, bad) && !fs::is_empty(folder, bad) && !force)
-        throw Error("[folder] " + folder + " is not empty", ErrorKind::usage,
-                    "--force overwrites what is there, or choose another name");
-    fs::create_directories(folder, bad);
-    if (bad) throw Error("[folder] " + folder + ": " + bad.message(), ErrorKind::usage);
+    std::set<fs::path> folders = {folder};
+    for (const auto& file : files) folders.insert((fs::path(folder) / file.first).parent_path());
+    for (const fs::path& one : folders) {
+        std::error_code bad;
+        if (fs::exists(one, bad) && !fs::is_directory(one, bad))
+            throw Error("[folder] " + one.string() + " is a file", ErrorKind::usage);
+        if (fs::is_directory(one, bad) && !fs::is_empty(one, bad) && !force)
+            throw Error("[folder] " + one.string() + " is not empty", ErrorKind::usage,
+                        "--force overwrites what is there, or choose another name");
+    }
+    std::vector<std::string> names;
+    for (const fs::path& one : folders) {
+        std::error_code bad;
+        fs::create_directories(one, bad);
+        if (bad) throw Error("[folder] " + one.string() + ": " + bad.message(), ErrorKind::usage);
+    }
+    for (const auto& [name, text] : files) {
+        write_file(folder + "/" + name, text);
+        names.push_back(name);
+    }
+    return names;
 }
 
 RtlReport write_rtl(const IntegerNetwork& net, const FpgaPlan& plan,
@@ -211,12 +227,7 @@ RtlReport write_rtl(const IntegerNetwork& net, const FpgaPlan& plan,
         files.push_back({"expected/core_" + str(i) + ".hex", text});
     }
     files.push_back({"README.md", readme(net, plan, N, T, options.temporal)});
-    empty_folder(folder, options.force);
-    empty_folder(folder + "/expected", options.force);
-    for (const auto& [name, text] : files) {
-        write_file(folder + "/" + name, text);
-        out.files.push_back(name);
-    }
+    out.files = write_folder(folder, files, options.force);
     return out;
 }
 

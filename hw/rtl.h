@@ -27,7 +27,10 @@ struct RtlReport {
 RtlReport write_rtl(const IntegerNetwork&, const FpgaPlan&, const std::vector<int16_t>& input,
                     size_t N, int T, const std::string& folder, const RtlOptions& = {});
 
-// Makes the folder; Error when something is in it and force is not set.
-void empty_folder(const std::string& folder, bool force);
+// Writes files (names, which may lie one folder deeper, and texts) into a folder, which it makes,
+// and returns their names. Error when something is in one of the folders and force is not set.
+std::vector<std::string> write_folder(const std::string& folder,
+                                      const std::vector<std::pair<std::string, std::string>>& files,
+                                      bool force);
 
 }  // namespace nc

@@ -43,11 +43,6 @@ struct Backend {
     int (*end_recording)(Queue&, void** recording);
     int (*replay)(Queue&, void* recording);
     void (*forget)(void* recording);
-    // Milliseconds between two marks of a queue's work, for benchmarks.
-    int (*make_mark)(void** mark);
-    int (*set_mark)(Queue&, void* mark);
-    int (*between)(void* from, void* to, float* milliseconds);
-    void (*free_mark)(void* mark);
     const char* (*text)(int code);
 };
 

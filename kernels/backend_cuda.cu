@@ -127,28 +127,6 @@ void forget(void* recording) {
     if (recording != nullptr) cudaGraphExecDestroy(static_cast<cudaGraphExec_t>(recording));
 }
 
-int make_mark(void** mark) {
-    cudaEvent_t event = nullptr;
-    const cudaError_t error = cudaEventCreate(&event);
-    *mark = event;
-    return int(error);
-}
-
-int set_mark(Queue& queue, void* mark) {
-    return int(cudaEventRecord(static_cast<cudaEvent_t>(mark), stream_of(queue)));
-}
-
-int between(void* from, void* to, float* milliseconds) {
-    const cudaError_t error = cudaEventSynchronize(static_cast<cudaEvent_t>(to));
-    if (error != cudaSuccess) return int(error);
-    return int(cudaEventElapsedTime(milliseconds, static_cast<cudaEvent_t>(from),
-                                    static_cast<cudaEvent_t>(to)));
-}
-
-void free_mark(void* mark) {
-    if (mark != nullptr) cudaEventDestroy(static_cast<cudaEvent_t>(mark));
-}
-
 const char* text(int code) {
     return cudaGetErrorString(static_cast<cudaError_t>(code));
 }
@@ -174,10 +152,6 @@ const Backend& backend() {
                                     .end_recording = end_recording,
                                     .replay = replay,
                                     .forget = forget,
-                                    .make_mark = make_mark,
-                                    .set_mark = set_mark,
-                                    .between = between,
-                                    .free_mark = free_mark,
                                     .text = text};
     return backend;
 }

@@ -28,12 +28,12 @@ __global__ void scan_kernel(IntegerRule rule, const int32_t* threshold, const in
         for (size_t t = 0; t < s.steps; ++t) {
             const int32_t sum = mine ? a[(s.constant_input ? 0 : t * s.size) + i] : 0;
             current = scaled(current, 4095 - rule.du) + sum * 64;
-            if (rule.bounded && (current > register_limit || current <= -register_limit)) {
+            if (current > register_limit || current <= -register_limit) {
                 current += current > 0 ? -2 * register_limit : 2 * register_limit;
                 wraps += mine;
             }
             voltage = scaled(voltage, 4096 - rule.dv) + current + offset;
-            if (rule.bounded && (voltage >= register_limit || voltage <= -register_limit)) {
+            if (voltage >= register_limit || voltage <= -register_limit) {
                 voltage = voltage > 0 ? register_limit - 1 : 1 - register_limit;
                 clips += mine;
             }

@@ -23,12 +23,12 @@ void scan(Queue&, const IntegerRule& rule, const int32_t* threshold, const int32
         for (size_t t = 0; t < s.steps; ++t) {
             const int64_t sum = a[(s.constant_input ? 0 : t * s.size) + i];
             current = decayed(current, rule.du + 1) + sum * 64;
-            if (rule.bounded && (current > register_limit || current <= -register_limit)) {
+            if (current > register_limit || current <= -register_limit) {
                 current += current > 0 ? -2 * register_limit : 2 * register_limit;
                 if (events != nullptr) ++events[0];
             }
             voltage = decayed(voltage, rule.dv) + current + bias[p];
-            if (rule.bounded && (voltage >= register_limit || voltage <= -register_limit)) {
+            if (voltage >= register_limit || voltage <= -register_limit) {
                 voltage = voltage > 0 ? register_limit - 1 : 1 - register_limit;
                 if (events != nullptr) ++events[1];
             }

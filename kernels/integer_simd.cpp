@@ -25,23 +25,19 @@ struct Block {
 };
 
 // One step of n elements; returns the wraps and clips in the low and high half.
-template <bool plain, bool strict, bool zero, bool bounded>
+template <bool plain, bool strict, bool zero>
 static uint64_t step(Block& b, const int32_t* a, size_t n, int32_t ku, int32_t kv) {
     uint32_t wraps = 0, clips = 0;
     for (size_t i = 0; i < n; ++i) {
         // plain: u forgets at once and v keeps all of itself, as IF does.
         int32_t u = plain ? a[i] * 64 : scaled(b.u[i], ku) + a[i] * 64;
-        if (bounded) {
-            const bool above = u > register_limit, below = u <= -register_limit;
-            wraps += uint32_t(above) + uint32_t(below);
-            u += above ? -2 * register_limit : below ? 2 * register_limit : 0;
-        }
+        const bool over = u > register_limit, under = u <= -register_limit;
+        wraps += uint32_t(over) + uint32_t(under);
+        u += over ? -2 * register_limit : under ? 2 * register_limit : 0;
         int32_t v = (plain ? b.v[i] : scaled(b.v[i], kv)) + u + b.bias[i];
-        if (bounded) {
-            const bool above = v >= register_limit, below = v <= -register_limit;
-            clips += uint32_t(above) + uint32_t(below);
-            v = above ? register_limit - 1 : below ? 1 - register_limit : v;
-        }
+        const bool above = v >= register_limit, below = v <= -register_limit;
+        clips += uint32_t(above) + uint32_t(below);
+        v = above ? register_limit - 1 : below ? 1 - register_limit : v;
         const bool spike = strict ? v > b.threshold[i] : v >= b.threshold[i];
         b.u[i] = u;
         b.v[i] = !spike ? v : zero ? 0 : v - b.threshold[i];
@@ -51,17 +47,11 @@ static uint64_t step(Block& b, const int32_t* a, size_t n, int32_t ku, int32_t k
 }
 
 using Step = uint64_t (*)(Block&, const int32_t*, size_t, int32_t, int32_t);
-template <bool plain, bool strict, bool zero>
-static Step step_for(bool bounded) {
-    return bounded ? step<plain, strict, zero, true> : step<plain, strict, zero, false>;
-}
 template <bool plain>
 static Step step_for(const IntegerRule& rule) {
     const bool strict = rule.compare == Compare::greater, zero = rule.reset_to_zero;
-    return strict ? (zero ? step_for<plain, true, true>(rule.bounded)
-                          : step_for<plain, true, false>(rule.bounded))
-                  : (zero ? step_for<plain, false, true>(rule.bounded)
-                          : step_for<plain, false, false>(rule.bounded));
+    return strict ? (zero ? step<plain, true, true> : step<plain, true, false>)
+                  : (zero ? step<plain, false, true> : step<plain, false, false>);
 }
 
 // 64 bytes of 0 or 1 to 64 bits.

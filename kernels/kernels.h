@@ -329,15 +329,12 @@ struct Image {
 // integer The fixed-point neuron of Loihi 2 (Davies et al., IEEE Micro 2018; the arithmetic of
 // Lava's fixed-point process models) and the integer sums of its synapses. All bitwise.
 //
-// A state x decays by d: rz(x, d) = sign(x) * ((|x| * (4096 - d)) >> 12). M = 2^23.
+// A state x decays by d: rz(x, d) = sign(x) * ((|x| * (4096 - d)) >> 12). Registers have 24 bits, M
+// = 2^23: u is wrapped once (u > M: - 2M; u <= -M: + 2M, so +M stays), v is clipped to +-(M - 1).
 struct IntegerRule {
     int32_t du = 4095, dv = 0;  // -1 .. 4095; du = 4095, dv = 0: IF
     Compare compare = Compare::greater_equal;
     bool reset_to_zero = false;  // else the threshold is subtracted
-    // Registers of 24 bits: u is wrapped once (u > M: - 2M; u <= -M: + 2M, so +M stays), v is
-    // clipped to
-    // +-(M - 1), and both are counted. Otherwise the caller has proven that int32 is enough.
-    bool bounded = true;
 };
 
 struct Integer {

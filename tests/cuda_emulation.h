@@ -48,7 +48,7 @@ constexpr cudaError_t cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemor
                       cudaErrorLaunchFailure = 719;
 enum cudaMemcpyKind { cudaMemcpyDefault = 4 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
-constexpr unsigned cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2, cudaHostAllocDefault = 0;
+constexpr unsigned cudaStreamNonBlocking = 1, cudaHostAllocDefault = 0;
 
 struct dim3 {
     unsigned x = 1, y = 1, z = 1;
@@ -87,7 +87,6 @@ namespace nc::emulation {
 
 struct Stream;
 struct Graph;
-struct Event;
 
 // Where the running thread is.
 struct Place {
@@ -250,7 +249,6 @@ constexpr T max(T a, T b) {
 using cudaStream_t = nc::emulation::Stream*;
 using cudaGraph_t = nc::emulation::Graph*;
 using cudaGraphExec_t = nc::emulation::Graph*;
-using cudaEvent_t = nc::emulation::Event*;
 
 const char* cudaGetErrorString(cudaError_t);
 cudaError_t cudaGetLastError();
@@ -267,12 +265,6 @@ cudaError_t cudaMemsetAsync(void* p, int value, size_t bytes, cudaStream_t);
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t*, unsigned flags);
 cudaError_t cudaStreamDestroy(cudaStream_t);
 cudaError_t cudaStreamSynchronize(cudaStream_t);
-cudaError_t cudaEventCreateWithFlags(cudaEvent_t*, unsigned flags);
-cudaError_t cudaEventCreate(cudaEvent_t*);
-cudaError_t cudaEventDestroy(cudaEvent_t);
-cudaError_t cudaEventRecord(cudaEvent_t, cudaStream_t);
-cudaError_t cudaEventSynchronize(cudaEvent_t);
-cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t, cudaEvent_t);
 cudaError_t cudaStreamBeginCapture(cudaStream_t, cudaStreamCaptureMode);
 cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t*);
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t*, cudaGraph_t, unsigned long long flags);

@@ -128,7 +128,7 @@ TEST_CASE("fpga: plans prove widths, bound cycles and refuse what does not fit, 
     CHECK(contains(refused([&] {
                        run_fpga(plan, b.net, {1, 2}, 1, 5, false);
                    }),
-                   "T = 5, but widths are proven for 1 to 4 steps"));
+                   "T = 5, but widths are proven for up to 4 steps"));
     CHECK(contains(refused([&] { run_fpga(plan, b.net, {1}, 1, 4, false); }), "1 input events"));
     IntegerBuilder wide = integer_mlp({200000, 1}, 1);
     wide.net.populations[1].synapses[0].weight.assign(200000, 127);

@@ -46,7 +46,7 @@ void check_scan(const Table<float>& table, const Case& c, uint64_t seed, int thr
     // Sums that reach the threshold exactly, and the registers' ends.
     for (size_t i = 0; i < a.size(); ++i) {
         if (i % 7 == 0) a[i] = threshold[i % s.size % s.params] / 64;
-        if (i % 11 == 0 && c.rule.bounded) a[i] = i % 2 == 0 ? 1 << 17 : -(1 << 17);
+        if (i % 11 == 0) a[i] = i % 2 == 0 ? 1 << 17 : -(1 << 17);
     }
     const auto u0 = integers(s.size, seed + 3, -(1 << 22), 1 << 22);
     const auto v0 = integers(s.size, seed + 4, -(1 << 22), 1 << 22);
@@ -78,7 +78,7 @@ void check_scan(const Table<float>& table, const Case& c, uint64_t seed, int thr
     CHECK(equal(got.v_trace, want.v_trace));
     CHECK(equal(got.bits, want.bits));
     CHECK(equal(got.events, want.events));
-    if (c.traced && c.rule.bounded && s.size >= 64 && s.steps > 2) CHECK(want.events[1] > 5);
+    if (c.traced && s.size >= 64 && s.steps > 2) CHECK(want.events[1] > 5);
 }
 
 }  // namespace
@@ -93,12 +93,11 @@ TEST_CASE("integer scan equals the reference: every rule, decays, wraps and clip
                     Case c = {};
                     c.rule.compare = kind % 2 == 0 ? Compare::greater_equal : Compare::greater;
                     c.rule.reset_to_zero = kind / 2 % 2 == 1;
-                    c.rule.bounded = kind != 6;
                     if (kind > 2) c.rule.du = int32_t(seed * 131 % 4097) - 1;
                     if (kind > 1) c.rule.dv = int32_t(seed * 71 % 4096);
                     const size_t params[] = {1, 3, 64, std::max<size_t>(size, 1)};
                     c.shape = {steps, size, params[seed % 4], kind == 5};
-                    c.reach = c.rule.bounded ? 1 << 16 : 1 << 12;
+                    c.reach = 1 << 16;
                     c.traced = kind != 4;
                     CAPTURE(size);
                     CAPTURE(kind);
@@ -115,7 +114,8 @@ TEST_CASE("integer sums of spikes and graded events equal the reference") {
         for (const size_t in : {size_t(0), size_t(1), size_t(64), size_t(70), size_t(200)})
             for (const size_t out : test::sizes)
                 for (const size_t rows : {size_t(0), size_t(1), size_t(5)}) {
-                    if (test::is_emulated(*table) && in * out * rows > 20000) continue;  // slow in emulation
+                    if (test::is_emulated(*table) && in * out * rows > 20000)
+                        continue;  // slow in emulation
                     CAPTURE(in);
                     CAPTURE(out);
                     const auto w = weights(in * out, in + out);

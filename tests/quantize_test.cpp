@@ -174,7 +174,8 @@ TEST_CASE("quantise and verify refuse what they cannot take, by name") {
         "'bn' (batch_norm): fold BatchNorm first"));
     const Graph whole = quantize(compute, g, *data, options()).graph;
     CHECK(contains(refused(whole), "quantised already"));
-    CHECK(contains(error_of([&] { verify(g, *data, {}); }), "'input' (input): the network is not"));
+    CHECK(contains(error_of([&] { verify(g, *data, {}); }),
+                   "the network is not quantised | `nc_convert quantize`"));
     Graph broken = whole;
     std::get<Linear>(broken.nodes[find_node(broken, "fc2")].op).weight =
         Tensor::full<float>({6, 4}, 0.5f);
