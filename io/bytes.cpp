@@ -171,6 +171,53 @@ void write_file(const std::string& path, const std::string& text) {
     write_file(path, text.data(), text.size());
 }
 
+Source::Source(const std::string& path) : path_(path) {
+    const int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+    if (fd < 0) nc::fail("read", path, errno);
+    file_ = std::shared_ptr<const int>(new int(fd), [](const int* file) {
+        close(*file);
+        delete file;
+    });
+    struct stat info;
+    if (fstat(fd, &info) != 0) nc::fail("read", path, errno);
+    if (S_ISDIR(info.st_mode)) nc::fail("read", path, EISDIR);
+    if (!S_ISREG(info.st_mode)) nc::fail("read", path, ESPIPE);
+    size_ = uint64_t(info.st_size);
+}
+
+Source::Source(const uint8_t* data, size_t size, std::string path)
+    : data_(data), size_(size), path_(std::move(path)) {}
+
+void Source::check(uint64_t offset, size_t n) const {
+    if (offset > size_ || n > size_ - offset)
+        throw Error("[" + path_ + "] truncated: " + std::to_string(n) + " bytes wanted at byte " +
+                        std::to_string(offset) + " of " + std::to_string(size_),
+                    ErrorKind::data);
+}
+
+void Source::read(uint64_t offset, uint8_t* to, size_t n) const {
+    check(offset, n);
+    if (!file_) {
+        std::copy_n(data_ + offset, n, to);
+        return;
+    }
+    for (size_t have = 0; have < n;) {
+        const size_t want = std::min(n - have, size_t(1) << 30);
+        const ssize_t got = pread(*file_, to + have, want, off_t(offset + have));
+        if (got < 0 && errno == EINTR) continue;
+        if (got < 0) nc::fail("read", path_, errno);
+        if (got == 0) throw Error("[read] " + path_ + " became shorter", ErrorKind::data);
+        have += size_t(got);
+    }
+}
+
+std::vector<uint8_t> Source::bytes(uint64_t offset, size_t n) const {
+    check(offset, n);  // before the memory
+    std::vector<uint8_t> out(n);
+    read(offset, out.data(), n);
+    return out;
+}
+
 Reader::Reader(const uint8_t* data, size_t size, std::string path, ErrorKind kind)
     : data_(data), size_(size), path_(std::move(path)), kind_(kind) {}
 

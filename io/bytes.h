@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -23,6 +24,28 @@ std::vector<uint8_t> inflate_gzip(const std::vector<uint8_t>& packed, const std:
 // written to as it is. Error names the path and the reason (full disk, permission).
 void write_file(const std::string& path, const void* data, size_t bytes);
 void write_file(const std::string& path, const std::string& text);
+
+// Bytes at any offset: of a file that stays open, or of memory that outlives it. A copy shares
+// them.
+class Source {
+ public:
+    // Error names the path and the reason; a pipe is one, since it cannot be read twice.
+    explicit Source(const std::string& path);
+    Source(const uint8_t* data, size_t size, std::string path);
+    uint64_t size() const { return size_; }
+    const std::string& path() const { return path_; }
+    // All n bytes or an Error that names path and offset.
+    void read(uint64_t offset, uint8_t* to, size_t n) const;
+    std::vector<uint8_t> bytes(uint64_t offset, size_t n) const;
+
+ private:
+    void check(uint64_t offset, size_t n) const;
+
+    std::shared_ptr<const int> file_;  // closes it
+    const uint8_t* data_ = nullptr;
+    uint64_t size_ = 0;
+    std::string path_;
+};
 
 // Bounds-checked little-endian cursor over bytes; every read past the end is an Error that names
 // path and offset.
