@@ -33,7 +33,7 @@ inline Bytes deflated(const Bytes& plain, bool gzip = false) {
 }
 
 inline void put(Bytes& out, uint64_t value, size_t bytes) {
-    for (size_t i = 0; i < bytes; ++i) out.push_back(uint8_t(value >> 8 * i & 255));
+    for (size_t i = 0; i < bytes; ++i) out.push_back(i < 8 ? uint8_t(value >> 8 * i & 255) : 0);
 }
 
 inline Bytes zip_of(const std::vector<Zipped>& entries, bool zip64 = false,
