@@ -16,6 +16,8 @@ Stages, all of them by default:
   clang     clang++: the test binary
   sanitize  g++ with address and undefined sanitizers: the test binary
   scripts   whole programs, faults planted in kernels, fetch, layers and README, against the g++ release build
+  rtl       the generated hardware in simulators and synthesis tools
+  python    against PyTorch and other Python packages, installed in a virtual environment (tests/python/run.sh)
 --full runs what takes longer too (the same as NC_FULL=1).
 NC_DATA names real data, NC_GOLDEN recorded vectors; tests that need them are skipped without.
 The last line is "N passed, N failed, N skipped"; the exit status is 0 when nothing failed.
@@ -27,11 +29,11 @@ for argument; do
     case $argument in
         --full) export NC_FULL=1 ;;
         -h | --help) usage; exit 0 ;;
-        gcc | clang | sanitize | scripts | rtl) stages+=("$argument") ;;
+        gcc | clang | sanitize | scripts | rtl | python) stages+=("$argument") ;;
         *) echo "error: unknown argument: $argument" >&2; usage >&2; exit 2 ;;
     esac
 done
-[ ${#stages[@]} -gt 0 ] || stages=(gcc clang sanitize scripts rtl)
+[ ${#stages[@]} -gt 0 ] || stages=(gcc clang sanitize scripts rtl python)
 
 bold='' red='' plain=''
 if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' red=$'\e[31m' plain=$'\e[0m'; fi
@@ -89,7 +91,7 @@ script() {
     local name=$1 log=$logs/script-$1.log status=0 f=0
     shift
     say "$name"
-    timeout 1200 "$@" >"$log" 2>&1 || status=$?
+    timeout "${limit:-1200}" "$@" >"$log" 2>&1 || status=$?
     if [[ $(tail -1 "$log") =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed(,\ ([0-9]+)\ skipped)?$ ]]; then
         f=${BASH_REMATCH[2]}
         [ "$status" = 0 ] || [ "$f" -gt 0 ] || f=1
@@ -153,6 +155,13 @@ rtl_stage() {
     options=(--buildtype=release)
     CC=gcc CXX=g++ build gcc integer_emit || return
     NC_BUILD=$PWD/build-gcc script rtl bash tests/rtl_test.sh
+}
+
+python_stage() {
+    gcc_build || return
+    local limit=1200
+    [ "${NC_FULL:-}" != 1 ] || limit=7200
+    NC_BUILD=$PWD/build-gcc script python bash tests/python/run.sh
 }
 
 # What the test binary leaves out where the instruction set in use is not the machine's best: the kernel

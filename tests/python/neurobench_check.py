@@ -1,33 +1,21 @@
 #!/usr/bin/env python3
-"""Compares `nc_convert neurobench` with the neurobench package (2.3), run on the same network and images.
+"""`nc_convert neurobench` against the neurobench package, run on the same network and images.
 
-usage: neurobench_check.py NC_CONVERT MODEL.safetensors [SAMPLES]
-
-MODEL is a quantised spiking network on an MNIST-like data set under NC_DATA: with whole numbers both sides
-compute the same values, so that every metric must agree. Exit status 0: they do; 1: they differ; 77: skipped,
-because a package is missing.
+The network is quantised: with whole numbers both sides compute the same values, so that every metric must agree.
 """
 import json
-import os
 import pathlib
 import struct
-import subprocess
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
-from program_files import safetensors  # noqa: E402
+from checks import case, check, finish, need, program, work
 
-try:
-    import numpy as np
-    import snntorch
-    import torch
-    from neurobench.metrics.static import ConnectionSparsity, Footprint, ParameterCount
-    from neurobench.metrics.workload import (
-        ActivationSparsity, ClassificationAccuracy, MembraneUpdates, SynapticOperations)
-    from neurobench.models import SNNTorchModel
-except ImportError as missing:
-    print(f"skipped: comparison with the neurobench package: {missing}")
-    sys.exit(77)
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent.parent))
+from program_files import safetensors, write_idx  # noqa: E402
+
+np, torch, snntorch = need("numpy", "torch", "snntorch")
+static, workload, models = need("neurobench.metrics.static", "neurobench.metrics.workload", "neurobench.models")
+samples = 20
 
 
 class Spiking(snntorch.SpikingNeuron):
@@ -134,20 +122,20 @@ def idx(path):
     return np.frombuffer(raw, np.uint8, offset=4 + 4 * raw[3]).reshape(sizes)
 
 
-def package(path, samples):
+def package(path):
     """The package's metrics over single samples, as the benchmark adds them up."""
     torch.set_grad_enabled(False)
     net = Net(path)
-    root = pathlib.Path(os.environ["NC_DATA"]) / net.info["dataset"]
+    root = work / "data" / net.info["dataset"]
     images, labels = idx(root / "t10k-images-idx3-ubyte"), idx(root / "t10k-labels-idx1-ubyte")
     mean, std = net.info["mean"][0], net.info["std"][0]
     x = images[:samples].astype(np.float32) * np.float32(1 / (255 * std)) + np.float32(-mean / std)
     x = np.rint(np.clip(x * np.float32(net.scale), -128, 127)).astype(np.float32)
-    model = SNNTorchModel(net)
-    out = {m.__name__: m()(model) for m in (Footprint, ParameterCount, ConnectionSparsity)}
+    model = models.SNNTorchModel(net)
+    out = {m.__name__: m()(model) for m in (static.Footprint, static.ParameterCount, static.ConnectionSparsity)}
     model.register_hooks()
-    means = {m.__name__: m() for m in (ClassificationAccuracy, ActivationSparsity)}
-    sums = {m.__name__: m() for m in (SynapticOperations, MembraneUpdates)}
+    means = {m.__name__: m() for m in (workload.ClassificationAccuracy, workload.ActivationSparsity)}
+    sums = {m.__name__: m() for m in (workload.SynapticOperations, workload.MembraneUpdates)}
     out.update({name: 0 for name in means})
     for i in range(samples):
         data = (torch.from_numpy(x[i])[None, None, None].repeat(1, net.info["T"], 1, 1, 1),
@@ -161,24 +149,27 @@ def package(path, samples):
     return out
 
 
+def agree(a, b):
+    """Equal, but for the rounding of sums: fractions are means of means there."""
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(agree(a[k], b[k]) for k in a)
+    return abs(a - b) <= 1e-9 * max(1, abs(b))
+
+
 def main():
-    program, path = sys.argv[1:3]
-    samples = int(sys.argv[3]) if len(sys.argv) > 3 else 20
-    told = subprocess.run([program, "neurobench", path, "--samples", str(samples), "--json", "--quiet"],
-                          check=True, capture_output=True, text=True).stdout
-    ours, theirs = json.loads(told)["neurobench"], package(path, samples)
-    wrong = sorted(set(ours) ^ set(theirs))
+    root = work / "data" / "mnist"
+    root.mkdir(parents=True)
+    write_idx(root, 600, 200)
+    data = ("--dataset", "mnist", "--seed", 1, "--data", work / "data", "--quiet")
+    program("nc_train", "--model", "mlp", "--neuron", "if", "--T", 4, *data, "--epochs", 2, "--out", "n.safetensors")
+    program("nc_convert", "quantize", "n.safetensors", *data, "--out", "q.safetensors")
+    told = program("nc_convert", "neurobench", "q.safetensors", *data, "--samples", samples, "--json")
+    ours, theirs = json.loads(told.stdout)["neurobench"], package(work / "q.safetensors")
+    check("neurobench: the same metrics", ours.keys() == theirs.keys(), f"{list(ours)}\n{list(theirs)}")
     for key in ours.keys() & theirs.keys():
-        print(f"{key}: {ours[key]} | {theirs[key]}")
-        pairs = [(ours[key], theirs[key])]
-        if isinstance(ours[key], dict):
-            wrong += sorted(set(ours[key]) ^ set(theirs[key]))
-            pairs = [(ours[key][k], theirs[key][k]) for k in ours[key].keys() & theirs[key].keys()]
-        # Fractions are means of means there: equal but for the rounding of sums.
-        if any(abs(a - b) > 1e-9 * max(1, abs(b)) for a, b in pairs):
-            wrong.append(key)
-    print(f"differ: {', '.join(wrong)}" if wrong else "every metric agrees")
-    sys.exit(1 if wrong else 0)
+        check(f"neurobench: {key}", agree(ours[key], theirs[key]), f"{ours[key]} | {theirs[key]}")
 
 
-main()
+with case("neurobench: both run"):
+    main()
+finish()
