@@ -7,6 +7,8 @@
 #include <filesystem>
 #include <fstream>
 
+#include "io/onnx.h"
+
 namespace nc::program {
 
 std::string typed_command;
@@ -33,8 +35,12 @@ Model read_model(const std::string& path) {
     file.read(head, sizeof head);
     const std::string extension = std::filesystem::path(path).extension().string();
     const bool hdf5 = file && std::equal(head, head + 8, "\x89HDF\r\n\x1a\n");
+    if (extension == ".onnx") {
+        Model model;
+        model.graph = load_onnx(path);
+        return model;
+    }
     const char* foreign = hdf5 || extension == ".nir"                 ? "a NIR graph"
-                          : extension == ".onnx"                      ? "an ONNX model"
                           : extension == ".pt" || extension == ".pth" ? "a PyTorch file"
                                                                       : nullptr;
     if (foreign && std::filesystem::exists(path))

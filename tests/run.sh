@@ -169,7 +169,7 @@ python_stage() {
 light=('--source-file-exclude=*kernels_*,*device_*,*cuda_*')
 
 packages=(meson ninja-build g++ pkg-config libxsimd-dev doctest-dev zlib1g-dev nlohmann-json3-dev
-    libcli11-dev libfmt-dev dataset-fashion-mnist)
+    libcli11-dev libfmt-dev libhdf5-dev libprotobuf-dev protobuf-compiler dataset-fashion-mnist)
 for stage in "${stages[@]}"; do
     case $stage in
         clang) packages+=(clang libomp-dev) ;;
