@@ -12,16 +12,6 @@ bool is_activation(const Operation& op) {
            std::holds_alternative<Qcfs>(op);
 }
 
-bool is_weight_layer(const Operation& op) {
-    return std::holds_alternative<Linear>(op) || std::holds_alternative<Conv>(op);
-}
-
-bool passes_rates(const Operation& op) {
-    return std::holds_alternative<AveragePool>(op) || std::holds_alternative<MaxPool>(op) ||
-           std::holds_alternative<GlobalAveragePool>(op) || std::holds_alternative<Flatten>(op) ||
-           std::holds_alternative<Scale>(op) || std::holds_alternative<Add>(op);
-}
-
 void check_convertible(const Graph& g) {
     check(g);
     std::string refused;

@@ -5,7 +5,7 @@
 #include <functional>
 #include <string>
 
-#include "engine/graph.h"
+#include "engine/graph_fold.h"
 
 namespace nc {
 
@@ -29,8 +29,6 @@ Graph split_shared(Graph);
 // MaxPool that stays, is a warning.
 Graph replace_max_pools(Graph, MaxPools, const Warn&);
 
-bool is_activation(const Operation&);    // Activation, PRelu, Qcfs
-bool is_weight_layer(const Operation&);  // Linear, Conv
-bool passes_rates(const Operation&);     // pooling, Flatten, Scale, Add: no weights, no state
+bool is_activation(const Operation&);  // Activation, PRelu, Qcfs
 
 }  // namespace nc

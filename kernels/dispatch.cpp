@@ -146,6 +146,16 @@ const Table<float>* best() {
     return chosen;
 }
 
+const Stages* stages(const char* name) {
+    static const Stages of_reference = reference_stages(), of_sse2 = sse2::stages(),
+                        of_avx2 = avx2::stages(), of_avx512 = avx512::stages();
+    if (find(name) == nullptr) return nullptr;
+    if (std::strcmp(name, "reference") == 0) return &of_reference;
+    if (std::strcmp(name, "sse2") == 0) return &of_sse2;
+    if (std::strcmp(name, "avx2") == 0) return &of_avx2;
+    return std::strcmp(name, "avx512") == 0 ? &of_avx512 : nullptr;
+}
+
 Probe probe(const char* name) {
     if (std::strcmp(name, "sse2") == 0) return sse2::multiply_adds;
     if (std::strcmp(name, "avx2") == 0 && has_avx2()) return avx2::multiply_adds;

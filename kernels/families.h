@@ -29,6 +29,7 @@ Optim<F> reference_optim();
 template <class F>
 Image<F> reference_image();
 Integer reference_integer();
+Stages reference_stages();
 
 namespace sse2 {
 Elementwise<float> elementwise();
@@ -43,6 +44,7 @@ Spike<float> spike();
 Optim<float> optim();
 Image<float> image();
 Integer integer();
+Stages stages();
 double multiply_adds(size_t rounds, float* sink);
 }  // namespace sse2
 
@@ -59,6 +61,7 @@ Spike<float> spike();
 Optim<float> optim();
 Image<float> image();
 Integer integer();
+Stages stages();
 double multiply_adds(size_t rounds, float* sink);
 }  // namespace avx2
 
@@ -75,6 +78,7 @@ Spike<float> spike();
 Optim<float> optim();
 Image<float> image();
 Integer integer();
+Stages stages();
 double multiply_adds(size_t rounds, float* sink);
 }  // namespace avx512
 

@@ -359,6 +359,66 @@ struct Integer {
 };
 
 // ----------------------------------------------------------------------------------------------
+// stages What a compiled network (neurons/runtime) runs one sample through, all its steps at a
+// time: canonical sums and plain neurons in a form made for latency. Not in Table: CPU and float
+// only. Every call does one thread's share and starts no threads. Bitwise.
+
+// The inputs of a layer that are not zero, in [steps, h] rows of w pixels with c channels. Pixel x
+// of row r has the events start[r * (w + 1) + x] up to (not with) the next start; an event is x * c
+// + channel, ascending. Row r's lie from r * slots() on, and kernels may write all those slots.
+struct EventRows {
+    uint32_t* start;  // [steps * h, w + 1]
+    uint32_t* index;  // [steps * h, slots()]
+    float* value;     // like index; null: every value is 1
+    size_t steps, h, w, c;
+    constexpr size_t slots() const { return w * c + 64; }
+};
+
+// Neurons of `pixels` pixels and their first `channels` channels. Pointers stand at the first
+// pixel, step and channel; a stride is between pixels or steps, 0 for what does not change. Rows of
+// floats are read, and v is written, up to the next multiple of 16 channels.
+struct Firing {
+    size_t pixels, channels, steps;
+    const float* x;
+    size_t x_pixel, x_step;
+    const float* term;  // added to x; may be null
+    size_t term_pixel, term_step;
+    const uint64_t* gate;     // adds bit * gate_scale [channels]; strides of bits; may be null
+    const float* gate_scale;  //
+    const float* theta;
+    size_t theta_pixel;
+    float* v;  // the membrane, read and written
+    size_t v_pixel;
+    uint64_t* bits;  // receives spikes, in words of 64 channels; a last word's unused bits are 0
+    size_t bits_pixel, bits_step;
+};
+
+struct Stages {
+    size_t panel;  // outputs of a full panel of weights: a multiple of 64
+    // Fill rows [begin, end) of all steps * h, and return how many events they have: of spikes
+    // [steps, h, w, words]; of their averages over windows, spikes [steps, pool.h, pool.w, words],
+    // pool.n = 1; of floats [steps, h, w, c].
+    size_t (*events)(const uint64_t* bits, const EventRows&, size_t begin, size_t end);
+    size_t (*pooled)(const uint64_t* bits, const PoolShape&, const EventRows&, size_t begin,
+                     size_t end);
+    size_t (*graded)(const float* x, const EventRows&, size_t begin, size_t end);
+    // And back: x [steps, h, w, c].
+    void (*expand)(const EventRows&, float* x, size_t begin, size_t end);
+    // Canonical sums of one panel of outputs over events: w [kh * kw * cin, width], bias [width],
+    // width a multiple of 16; the shape's n = groups = 1. y [end - begin, steps, width] of output
+    // pixels [begin, end) starts at the bias when from is 0 and else continues, by kernel rows
+    // [from, to).
+    void (*sums)(const EventRows&, const float* w, const float* bias, size_t width, float* y,
+                 const ConvShape&, size_t begin, size_t end, size_t from, size_t to);
+    // Canonical sums over all inputs, as Spike::conv_dense: of pixels [begin, end) of all n * out_h
+    // * out_w, and outputs [first, last) of each group.
+    void (*dense)(const float* x, const float* w, const float* bias, bool binary, float* y,
+                  const ConvShape&, size_t begin, size_t end, size_t first, size_t last);
+    // Plain neurons, as Neuron::forward; returns how many spikes there were.
+    size_t (*fire)(const NeuronRule<float>&, const Firing&);
+};
+
+// ----------------------------------------------------------------------------------------------
 // tables
 template <class F>
 struct Table {
@@ -393,6 +453,9 @@ const Table<float>* find(const char* name);
 // not usable; the caller reports it (see why_unusable).
 const Table<float>* best();
 const char* why_unusable(const char* name);  // a static sentence; null when usable
+
+// The stages of a CPU table of this name; null where find() gives none, or one of CUDA.
+const Stages* stages(const char* name);
 
 // Multiply-adds on registers alone, to measure a machine's peak: does `rounds` rounds of them on
 // the factor *sink (0..1), writes a result that depends on all of them to *sink, and returns how

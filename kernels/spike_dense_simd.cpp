@@ -204,6 +204,20 @@ static void linear_dense(Queue& queue, const float* x, const float* w, const flo
                {.n = rows, .h = 1, .w = 1, .cin = in, .kh = 1, .kw = 1, .cout = out});
 }
 
+static void dense_range(const float* x, const float* w, const float* bias, bool binary, float* y,
+                        const ConvShape& s, size_t begin, size_t end, size_t first, size_t last) {
+    if (begin == end || first == last) return;
+    const size_t cin = s.cin / s.groups, cout = s.cout / s.groups;
+    for (size_t group = 0; group < s.groups; ++group)
+        (binary ? conv_share<has_fma>
+                : conv_share<false>)(x + group * cin, w + group * cout,
+                                     bias != nullptr ? bias + group * cout : nullptr,
+                                     y + group * cout, s, begin, end, first, last);
+}
+
+decltype(Stages::dense) stages_dense() {
+    return dense_range;
+}
 decltype(Spike<float>::linear_dense) spike_linear_dense() {
     return linear_dense;
 }

@@ -57,7 +57,36 @@ static inline void parallel_sums(int threads, size_t pixels, size_t grain, size_
                      [&](size_t begin, size_t end) { body(size_t(0), pixels, begin, end); });
 }
 
+// Appends first + the index of every set bit to a list; returns its new length. Up to 16 more are
+// written past the end.
+static inline size_t append_events(uint32_t* list, size_t n, uint64_t word, uint32_t first) {
+#if defined(__AVX512F__)
+    const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    for (uint32_t c = 0; c < 64; c += 16) {
+        const __mmask16 hit = __mmask16(word >> c);
+        const __m512i index = _mm512_add_epi32(lane, _mm512_set1_epi32(int(first + c)));
+        _mm512_storeu_si512(list + n, _mm512_maskz_compress_epi32(hit, index));
+        n += size_t(__builtin_popcount(hit));
+    }
+    return n;
+#elif defined(__BMI__)
+    const size_t count = size_t(__builtin_popcountll(word));
+    for (size_t done = 0; done < count; done += 8)
+        for (size_t k = 0; k < 8; ++k) {  // past the last event: garbage, written over or ignored
+            list[n + done + k] = first + uint32_t(_tzcnt_u64(word));
+            word = _blsr_u64(word);
+        }
+    return n + count;
+#else
+    for (; word != 0; word &= word - 1) list[n++] = first + uint32_t(__builtin_ctzll(word));
+    return n;
+#endif
+}
+
+// stages_events_simd.cpp: fills in events, pooled, graded, expand.
+void stages_events(Stages&);
 // spike_dense_simd.cpp
+decltype(Stages::dense) stages_dense();
 decltype(Spike<float>::linear_dense) spike_linear_dense();
 decltype(Spike<float>::conv_dense) spike_conv_dense();
 

@@ -1,0 +1,144 @@
+// What a network is compiled to: stages in order, and where in one arena their data lies.
+#pragma once
+
+#include <optional>
+#include <variant>
+
+#include "neurons/runtime.h"
+
+namespace nc::plan {
+
+// A place in the arena, by number; -1: none.
+using Buffer = int;
+constexpr Buffer none = -1;
+
+// The events of an activation, kernels::EventRows.
+struct EventList {
+    size_t h, w, c;
+    Buffer start, index, value;  // value none: all are 1
+};
+
+// An activation's floats [steps or 1, h, w, c]: in the arena, or still the caller's.
+struct Floats {
+    Buffer buffer = none;
+    bool timed = false;
+    bool callers = false;
+    bool defined() const { return callers || buffer != none; }
+};
+
+// Lists the events of spikes, of their averages over windows, or of floats.
+struct MakeEvents {
+    size_t list;
+    Buffer bits = none;
+    std::optional<kernels::PoolShape> pool;
+    Floats x;
+};
+
+// Back from events to floats.
+struct Expand {
+    size_t list;
+    Buffer x;
+};
+
+// Neurons over all steps. Vectors are padded to a multiple of 16 channels.
+struct Fire {
+    std::string name;
+    kernels::NeuronRule<float> rule;
+    size_t pixels, channels, padded;
+    const float *theta, *v0;  // [padded], or [pixels, padded] where the stride is not 0
+    size_t theta_pixel, v0_pixel;
+    Buffer v, bits;
+    Floats x, term;                     // x none: a layer's sums
+    Buffer gate = none;                 // spikes scaled by gate_scale are added
+    const float* gate_scale = nullptr;  //
+    size_t number;                      // among the neurons
+};
+
+// A full or partial panel of a layer's weights, kernels::Stages::sums.
+struct Panel {
+    size_t first, width;  // outputs; width padded to a multiple of 16
+    const float *w, *bias;
+};
+
+// A Conv, or a Linear as the convolution by a kernel as large as its input.
+struct Layer {
+    std::string name;
+    kernels::ConvShape shape;  // of one step
+    const float *w, *bias;     // as the graph has them, bias may be null
+    bool binary;               // every input is 0 or 1
+    std::vector<Panel> panels;
+    size_t list = SIZE_MAX;  // the events to walk
+    Floats x;                // the floats to read, where there are any without events
+    Buffer expanded = none;  // room for floats made of events
+    Buffer sums = none;      // room for all sums, before neurons read them
+    Buffer tiles = none;     // room for each thread's sums
+    Buffer out = none;       // the sums [steps or 1, pixels, cout], where no neurons follow at once
+    std::optional<Fire> fire;
+    RuntimePath path;
+    double rate;    // events of all inputs from which dense is faster
+    size_t number;  // among the weight layers
+    size_t pixels() const { return shape.out_h() * shape.out_w(); }
+    bool timed() const { return list != SIZE_MAX || x.timed; }
+};
+
+// Neurons whose input no layer gives at once.
+struct Neurons {
+    Fire fire;
+};
+
+// out = the terms, added in order.
+struct Sum {
+    std::vector<Floats> terms;
+    Buffer out;
+    size_t elements;
+    bool timed;
+};
+
+// An operation on floats of few values: pooling of analog values, activations, scaling.
+struct Map {
+    Operation op;
+    Floats in;
+    Buffer out;
+    size_t h, w, c;   // of the input
+    size_t elements;  // of the output
+};
+
+// The network's output at each step.
+struct Result {
+    Floats x;
+    size_t elements;
+};
+
+using Stage = std::variant<MakeEvents, Expand, Layer, Neurons, Sum, Map, Result>;
+
+// What is written once, when the network is compiled.
+struct Plan {
+    Graph graph;  // batch norms and amplitudes folded
+    Shape sample;
+    size_t elements = 0, outputs = 0;  // of a sample, of the output
+    bool temporal = false;             // samples are [T, sample]
+    size_t chunk = 1;                  // steps that are run at once, at most
+    size_t threads = 1;
+    const kernels::Table<float>* table = nullptr;
+    const kernels::Stages* kernels = nullptr;
+    std::vector<Stage> stages;
+    std::vector<bool> once;  // by stage: done for the first steps of a sample only
+    std::vector<EventList> lists;
+    std::vector<size_t> offsets;  // by buffer, in the arena
+    size_t arena_bytes = 0;
+    size_t layers = 0, neurons = 0;
+    std::vector<Tensor> constants;  // packed weights, thresholds
+    size_t constant_bytes = 0;
+};
+
+Plan compile(const Graph&, const RuntimeOptions&);
+
+constexpr size_t most_steps = 32;                // of a chunk
+constexpr size_t slab_bytes = 256 << 10;         // weights that stay in the second cache
+constexpr size_t tile_bytes = 16 << 10;          // sums that stay in the first
+constexpr size_t long_tile_bytes = 256 << 10;    // sums that wait for the next slab of weights
+size_t slab_rows(const Layer&);                  // kernel rows whose weights are a slab
+size_t tile_pixels(const Layer&, size_t steps);  // whose sums a thread makes at once
+size_t tile_room(const Layer&, size_t steps);    // bytes of those sums, at most
+
+}  // namespace nc::plan

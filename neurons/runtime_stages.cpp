@@ -1,0 +1,307 @@
+// Running a compiled network's stages: one thread's share of each.
+#include "neurons/runtime_stages.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace nc::plan {
+namespace {
+
+struct Range {
+    size_t begin, end;
+};
+
+class Runner {
+ public:
+    Runner(const Plan& plan, const Place& place) : plan_(plan), place_(place), k_(*plan.kernels) {}
+
+    void run(const MakeEvents& s) {
+        const kernels::EventRows rows = rows_of(s.list);
+        const Range r = share(place_.steps * rows.h);
+        size_t& count = own().list_events[s.list];
+        if (s.bits == none)
+            count = k_.graded(at(s.x), rows, r.begin, r.end);
+        else if (s.pool)
+            count = k_.pooled(at<uint64_t>(s.bits), *s.pool, rows, r.begin, r.end);
+        else
+            count = k_.events(at<uint64_t>(s.bits), rows, r.begin, r.end);
+    }
+
+    void run(const Expand& s) {
+        const kernels::EventRows rows = rows_of(s.list);
+        const Range r = share(place_.steps * rows.h);
+        k_.expand(rows, at<float>(s.x), r.begin, r.end);
+    }
+
+    void run(const Layer& s) {
+        bool dense = true;
+        if (s.list != SIZE_MAX) {
+            size_t events = 0;
+            for (size_t i = 0; i < place_.threads; ++i)
+                events += place_.counters[i].list_events[s.list];
+            const size_t inputs = place_.steps * s.shape.h * s.shape.w * s.shape.cin;
+            dense = s.path == RuntimePath::dense ||
+                    (s.path == RuntimePath::automatic && double(events) > s.rate * double(inputs));
+            if (place_.thread == 0) own().layer_events[s.number] += events;
+        } else if (place_.thread == 0) {
+            own().layer_events[s.number] +=
+                (s.x.timed ? place_.steps : 1) * s.shape.h * s.shape.w * s.shape.cin;
+        }
+        if (place_.thread == 0) own().dense[s.number] = dense;
+        if (dense)
+            add_all(s);
+        else
+            add_events(s);
+    }
+
+    void run(const Neurons& s) {
+        const Fire& f = s.fire;
+        const Range pixels = share(f.pixels);
+        fire(f, {pixels, 0, f.channels}, at(f.x) + pixels.begin * f.channels, f.channels,
+             f.x.timed ? f.pixels * f.channels : 0);
+    }
+
+    void run(const Sum& s) {
+        if (place_.thread != 0) return;
+        float* const out = at<float>(s.out);
+        kernels::Queue queue;
+        for (size_t t = 0; t < (s.timed ? place_.steps : 1); ++t) {
+            float* const y = out + t * s.elements;
+            const auto term = [&](size_t i) {
+                return at(s.terms[i]) + (s.terms[i].timed ? t * s.elements : 0);
+            };
+            std::memcpy(y, term(0), s.elements * sizeof(float));
+            for (size_t i = 1; i < s.terms.size(); ++i)
+                plan_.table->elementwise.add(queue, y, term(i), y, s.elements);
+        }
+    }
+
+    void run(const Map& s) {
+        if (place_.thread != 0) return;
+        const size_t steps = s.in.timed ? place_.steps : 1;
+        std::visit([&](const auto& op) { map(op, s, at(s.in), at<float>(s.out), steps); }, s.op);
+    }
+
+    void run(const Result& s) {
+        if (place_.thread != 0) return;
+        std::memcpy(place_.result, at(s.x), place_.steps * s.elements * sizeof(float));
+    }
+
+ private:
+    template <class T>
+    T* at(Buffer b) const {
+        return reinterpret_cast<T*>(place_.base + plan_.offsets[size_t(b)]);
+    }
+    const float* at(const Floats& x) const {
+        return x.callers ? place_.input : at<float>(x.buffer);
+    }
+    Counters& own() const { return place_.counters[place_.thread]; }
+
+    kernels::EventRows rows_of(size_t list) const {
+        const EventList& l = plan_.lists[list];
+        return {at<uint32_t>(l.start),
+                at<uint32_t>(l.index),
+                l.value != none ? at<float>(l.value) : nullptr,
+                place_.steps,
+                l.h,
+                l.w,
+                l.c};
+    }
+
+    // This thread's part of n things.
+    Range share(size_t n) const {
+        return {n * place_.thread / place_.threads, n * (place_.thread + 1) / place_.threads};
+    }
+
+    // ------------------------------------------------------------------------------------------
+    // neurons
+    struct Block {
+        Range pixels;
+        size_t first, channels;  // from a multiple of 64 on
+    };
+    // x: of the first pixel and channel.
+    void fire(const Fire& f, const Block& b, const float* x, size_t x_pixel, size_t x_step) const {
+        if (b.pixels.begin == b.pixels.end || b.channels == 0) return;
+        const size_t words = (f.channels + 63) / 64, at_pixel = b.pixels.begin;
+        float* const v = at<float>(f.v) + at_pixel * f.padded + b.first;
+        if (place_.fresh) {
+            const size_t width = std::min((b.channels + 15) / 16 * 16, f.padded - b.first);
+            for (size_t p = at_pixel; p < b.pixels.end; ++p)
+                std::memcpy(v + (p - at_pixel) * f.padded, f.v0 + p * f.v0_pixel + b.first,
+                            width * sizeof(float));
+        }
+        kernels::Firing firing = {};
+        firing.pixels = b.pixels.end - at_pixel;
+        firing.channels = b.channels;
+        firing.steps = place_.steps;
+        firing.x = x;
+        firing.x_pixel = x_pixel;
+        firing.x_step = x_step;
+        if (f.term.defined()) {
+            firing.term = at(f.term) + at_pixel * f.channels + b.first;
+            firing.term_pixel = f.channels;
+            firing.term_step = f.term.timed ? f.pixels * f.channels : 0;
+        }
+        const size_t word = at_pixel * words + b.first / 64;
+        if (f.gate != none) {
+            firing.gate = at<uint64_t>(f.gate) + word;
+            firing.gate_scale = f.gate_scale + b.first;
+        }
+        firing.theta = f.theta + at_pixel * f.theta_pixel + b.first;
+        firing.theta_pixel = f.theta_pixel;
+        firing.v = v;
+        firing.v_pixel = f.padded;
+        firing.bits = at<uint64_t>(f.bits) + word;
+        firing.bits_pixel = words;
+        firing.bits_step = f.pixels * words;
+        own().spikes[f.number] += k_.fire(f.rule, firing);
+    }
+
+    // ------------------------------------------------------------------------------------------
+    // weight layers
+    void add_events(const Layer& s) const {
+        const kernels::EventRows rows = rows_of(s.list);
+        const size_t pixels = s.pixels(), slab = slab_rows(s), steps = place_.steps;
+        float* const sums =
+            reinterpret_cast<float*>(at<char>(s.tiles) + place_.thread * tile_room(s, plan_.chunk));
+        const size_t most = tile_pixels(s, steps);
+        // Pixels of panel after panel, in one run.
+        const Range mine = share(s.panels.size() * pixels);
+        for (size_t unit = mine.begin; unit < mine.end;) {
+            const Panel& panel = s.panels[unit / pixels];
+            const size_t begin = unit % pixels;
+            const size_t end = std::min({begin + most, pixels, begin + mine.end - unit});
+            for (size_t from = 0; from < s.shape.kh; from += slab)
+                k_.sums(rows, panel.w, panel.bias, panel.width, sums, s.shape, begin, end, from,
+                        std::min(from + slab, s.shape.kh));
+            const size_t channels = std::min(panel.width, s.shape.cout - panel.first);
+            if (s.fire)
+                fire(*s.fire, {{begin, end}, panel.first, channels}, sums, steps * panel.width,
+                     panel.width);
+            else
+                for (size_t p = begin; p < end; ++p)
+                    for (size_t t = 0; t < steps; ++t)
+                        std::memcpy(
+                            at<float>(s.out) + (t * pixels + p) * s.shape.cout + panel.first,
+                            sums + ((p - begin) * steps + t) * panel.width,
+                            channels * sizeof(float));
+            unit += end - begin;
+        }
+    }
+
+    void add_all(const Layer& s) const {
+        const float* x = nullptr;
+        if (s.list != SIZE_MAX) {
+            const kernels::EventRows rows = rows_of(s.list);
+            const Range r = share(place_.steps * rows.h);
+            float* const expanded = at<float>(s.expanded);
+            k_.expand(rows, expanded, r.begin, r.end);
+            place_.meet();
+            x = expanded;
+        } else {
+            x = at(s.x);
+        }
+        kernels::ConvShape shape = s.shape;
+        shape.n = s.timed() ? place_.steps : 1;
+        const size_t pixels = shape.n * s.pixels(), cout = shape.cout / shape.groups;
+        float* const y = at<float>(s.fire ? s.sums : s.out);
+        // Outputs are shared where there are too few pixels.
+        if (pixels >= 12 * place_.threads) {
+            const Range mine = share(pixels);
+            k_.dense(x, s.w, s.bias, s.binary, y, shape, mine.begin, mine.end, 0, cout);
+        } else {
+            const Range blocks = share((cout + 15) / 16);
+            k_.dense(x, s.w, s.bias, s.binary, y, shape, 0, pixels, blocks.begin * 16,
+                     std::min(blocks.end * 16, cout));
+        }
+        if (!s.fire) return;
+        place_.meet();
+        const Range mine = share(s.pixels());
+        fire(*s.fire, {mine, 0, shape.cout}, y + mine.begin * shape.cout, shape.cout,
+             s.pixels() * shape.cout);
+    }
+
+    // ------------------------------------------------------------------------------------------
+    // floats
+    void map(const Add&, const Map& s, const float* x, float* y, size_t steps) const {
+        std::memcpy(y, x, steps * s.elements * sizeof(float));
+    }
+    // Signed 8-bit values: adding and taking away 1.5 * 2^23 rounds to even.
+    void map(const Input& op, const Map& s, const float* x, float* y, size_t steps) const {
+        constexpr float magic = 12582912;
+        for (size_t i = 0; i < steps * s.elements; ++i) {
+            const float scaled = x[i] * float(op.scale);
+            const float clipped = scaled < -128 ? -128 : scaled > 127 ? 127 : scaled;
+            const float shifted = clipped + magic;
+            y[i] = shifted - magic;
+        }
+    }
+    void map(const Activation& op, const Map& s, const float* x, float* y, size_t steps) const {
+        kernels::Queue queue;
+        plan_.table->elementwise.activate(queue, op.kind, float(op.param), x, y,
+                                          steps * s.elements);
+    }
+    void map(const PRelu& op, const Map& s, const float* x, float* y, size_t steps) const {
+        kernels::Queue queue;
+        const size_t cols = op.slope.elements();
+        plan_.table->elementwise.prelu(queue, x, op.slope.data<float>(), y,
+                                       steps * s.elements / cols, cols);
+    }
+    void map(const Qcfs& op, const Map& s, const float* x, float* y, size_t steps) const {
+        kernels::Queue queue;
+        plan_.table->neuron.qcfs(queue, x, op.lambda.data<float>(), op.levels, y,
+                                 steps * s.elements, op.lambda.elements());
+    }
+    void map(const Scale& op, const Map& s, const float* x, float* y, size_t steps) const {
+        kernels::Queue queue;
+        const size_t cols = op.scale.elements();
+        plan_.table->elementwise.mul_row(queue, x, op.scale.data<float>(), y,
+                                         steps * s.elements / cols, cols);
+    }
+    kernels::PoolShape pool_of(const Map& s, const ops::PoolOptions& options, size_t steps) const {
+        return ops::pool_shape({steps, s.h, s.w, s.c}, options);
+    }
+    void map(const AveragePool& op, const Map& s, const float* x, float* y, size_t steps) const {
+        kernels::Queue queue;
+        plan_.table->pool.average(queue, x, y, pool_of(s, op.options, steps));
+    }
+    void map(const GlobalAveragePool&, const Map& s, const float* x, float* y, size_t steps) const {
+        kernels::Queue queue;
+        plan_.table->pool.average(
+            queue, x, y, pool_of(s, {.kh = s.h, .kw = s.w, .stride_h = 1, .stride_w = 1}, steps));
+    }
+    void map(const MaxPool& op, const Map& s, const float* x, float* y, size_t steps) const {
+        kernels::Queue queue;
+        plan_.table->pool.max(queue, x, y, nullptr, pool_of(s, op.options, steps));
+    }
+    // These are stages of their own, or none.
+    void map(const Output&, const Map&, const float*, float*, size_t) const {}
+    void map(const Linear&, const Map&, const float*, float*, size_t) const {}
+    void map(const Conv&, const Map&, const float*, float*, size_t) const {}
+    void map(const BatchNorm&, const Map&, const float*, float*, size_t) const {}
+    void map(const Neuron&, const Map&, const float*, float*, size_t) const {}
+    void map(const Flatten&, const Map&, const float*, float*, size_t) const {}
+
+    const Plan& plan_;
+    const Place& place_;
+    const kernels::Stages& k_;
+};
+
+}  // namespace
+
+void run_stages(const Plan& plan, const Place& place, bool new_input) {
+    Runner runner(plan, place);
+    for (size_t i = 0; i < plan.stages.size(); ++i) {
+        if (plan.once[i] && !new_input) continue;
+        std::visit([&](const auto& stage) { runner.run(stage); }, plan.stages[i]);
+        place.meet();
+    }
+}
+
+const Fire* neurons_of(const Stage& stage) {
+    if (const auto* neurons = std::get_if<Neurons>(&stage)) return &neurons->fire;
+    const auto* layer = std::get_if<Layer>(&stage);
+    return layer != nullptr && layer->fire ? &*layer->fire : nullptr;
+}
+
+}  // namespace nc::plan
