@@ -130,7 +130,8 @@ void check_same(const Reference& want, const Tensor& mean, Runtime& runtime,
     CHECK(first_difference(outputs.data(), want.output.data<float>(), outputs.size()) ==
           outputs.size());
     CHECK(first_difference(logits.data(), mean.data<float>(), logits.size()) == logits.size());
-    for (const auto& [name, spikes] : want.spikes) {
+    for (const auto& [neuron, spikes] : want.spikes) {
+        const std::string name = neuron;  // clang captures no parts of a pair
         INFO("neuron " << name);
         const Tensor got = runtime.spikes(name);
         REQUIRE(got.elements() == spikes.elements());
@@ -146,7 +147,8 @@ void check_network(const Graph& g, const Tensor& x, bool temporal, size_t T) {
     // The mean over steps is summed in double by the reference, in one order by all others.
     const Tensor mean = interpret(kernels::reference(), folded.graph(), x, temporal, T).logits;
     size_t spikes = 0;
-    for (const auto& [name, train] : want.spikes) {
+    for (const auto& [neuron, train] : want.spikes) {
+        const std::string name = neuron;
         INFO("neuron " << name);
         CHECK(spike_count(train) > 0);
         CHECK(spike_count(train) < train.elements());
