@@ -18,7 +18,10 @@ Var mul(Compute&, Tape*, const Var& a, const Var& b);
 Var scale(Compute&, Tape*, const Var& a, double s);
 Var mul_row(Compute&, Tape*, const Var& a, const Var& row);  // row [C] or [1]
 Var reshape(Compute&, Tape*, const Var& a, const Shape& shape);
-Var sum(Compute&, Tape*, const Var& a);                           // [1]
+Var sum(Compute&, Tape*, const Var& a);  // [1]
+// x [T * N, ..., C] from step `first` on; row t of bias [steps, C] is added at step t, the last row
+// at all that follow.
+Var add_steps(Compute&, Tape*, const Var& x, const Var& bias, size_t T, size_t first);
 Var mean_leading(Compute&, Tape*, const Var& a);                  // [T, ...] -> [...]
 Var repeat_leading(Compute&, Tape*, const Var& a, size_t times);  // [...] -> [T, ...]
 Var activation(Compute&, Tape*, const Var& x, kernels::Activation, double param);

@@ -1,4 +1,5 @@
 // Differentiable arithmetic, reductions and activations; each backward stands beneath its forward.
+#include <algorithm>
 #include <cmath>
 
 #include "autograd/functions.h"
@@ -77,6 +78,29 @@ Var sum(Compute& compute, Tape* tape, const Var& a) {
             const Tensor ones = ops::full(t.compute(), {shape.elements(), 1}, dy.dtype(), 1);
             t.accumulate(a, ops::mul_row(t.compute(), ones, dy).reshape(shape));
         });
+}
+
+Var add_steps(Compute& compute, Tape* tape, const Var& x, const Var& bias, size_t T, size_t first) {
+    const size_t rows = x.shape()[0] / T, steps = bias.shape()[0];
+    const Shape row = bias.shape().without_leading();
+    const auto at = [steps, first](size_t t) { return std::min(first + t, steps - 1); };
+    Tensor y = compute.empty(x.shape(), x.value.dtype());
+    for (size_t t = 0; t < T; ++t)
+        y.slice(t * rows, (t + 1) * rows)
+            .assign(ops::add_row(compute, x.value.slice(t * rows, (t + 1) * rows),
+                                 bias.value.slice(at(t), at(t) + 1).reshape(row)));
+    if (!recording(tape, {&x, &bias})) return y;
+    return tape->record(std::move(y), [x = x.place(), bias, T, rows, row, at](Tape& tape,
+                                                                              const Tensor& dy) {
+        tape.accumulate(x, dy);
+        Tensor dbias = ops::full(tape.compute(), bias.shape(), dy.dtype(), 0);
+        for (size_t t = 0; t < T; ++t) {
+            Tensor sum = dbias.slice(at(t), at(t) + 1).reshape(row);
+            sum.assign(ops::add(tape.compute(), sum,
+                                ops::sum_rows(tape.compute(), dy.slice(t * rows, (t + 1) * rows))));
+        }
+        tape.accumulate(bias, std::move(dbias));
+    });
 }
 
 Var mean_leading(Compute& compute, Tape* tape, const Var& a) {

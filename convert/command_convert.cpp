@@ -37,8 +37,9 @@ void add_conversion_options(CLI::App& app, Options& o) {
         ->check(CLI::PositiveNumber);
     add("--max-pool", c.max_pool, "average: replace it; keep: where its input is analog");
     add("--fold", c.fold, "BatchNorm into weights before or after tuning; auto: after");
-    app.add_flag("--bias-calibration", c.bias_calibration, "correct mean rates by the biases")
-        ->group(group);
+    add("--bias-calibration", c.bias_calibration,
+        "correct mean rates: one bias a channel, or one a channel and step")
+        ->check(CLI::IsMember({"channel", "step"}));
     app.add_flag("--membrane-calibration", c.membrane_calibration, "correct mean rates by v(0)")
         ->group(group);
     app.add_option("--ann-frames", o.ann_frames,

@@ -42,6 +42,7 @@ Plan plan_of(const Graph& g, int stored_T, const Dataset& data, const ConvertOpt
     one_of("neuron", o.neuron, {"if", "lif", "exact", "signed"});
     one_of("fold", o.fold, {"auto", "before", "after"});
     one_of("max_pool", o.max_pool, {"average", "keep"});
+    one_of("bias_calibration", o.bias_calibration, {"", "channel", "step"});
     one_of("recipe", o.recipe, {"adamw", "cifar"});
     if (o.if_epochs < 0)
         throw Error("[convert] if_epochs must not be negative: " + std::to_string(o.if_epochs));
@@ -194,9 +195,11 @@ Converted convert(Compute& compute, const Model& model, const Dataset& training,
                    [&](const Graph& g) { return train_stage("tune", g, tuning(g, o, plan.T)); });
     if (plan.fold_after) stages.run("fold", fold_batch_norm);
     const CorrectOptions correct{plan.T, plan.baseline ? 1 << 16 : plan.levels, "mean", o.stop};
-    if (o.bias_calibration)
+    if (!o.bias_calibration.empty())
         stages.run("bias", [&](Graph g) {
-            return correct_bias(compute, std::move(g), *samples, correct, warn);
+            return o.bias_calibration == "step"
+                       ? correct_step_bias(compute, std::move(g), *samples, correct)
+                       : correct_bias(compute, std::move(g), *samples, correct, warn);
         });
     if (o.membrane_calibration)
         stages.run("membrane", [&](Graph g) {

@@ -26,7 +26,8 @@ struct ConvertOptions {
     std::string fold = "auto";         // BatchNorm before or after tuning; auto: after
     std::string neuron = "if";         // if, lif, exact, signed
     std::string max_pool = "average";  // or "keep", where its input is analog
-    bool bias_calibration = false, membrane_calibration = false;
+    std::string bias_calibration;  // "": none, "channel", "step": one for every channel and step
+    bool membrane_calibration = false;
     bool train_thresholds = false;
     size_t batch = 64;
     double qcfs_lr = 0, if_lr = 0;  // 0: the default of the recipe and depth

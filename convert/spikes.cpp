@@ -37,24 +37,27 @@ namespace {
 
 using Means = std::map<std::string, std::vector<double>>;
 
-// Mean output of every neuron or QCFS per channel, over samples, space and steps.
+// Mean output of every neuron or QCFS per channel, over samples, space and the steps from `first`
+// to T.
 Means mean_outputs(Compute& compute, const Graph& g, const Dataset& samples,
-                   const CorrectOptions& options) {
+                   const CorrectOptions& options, int T, int first = 0) {
     Means sums;
     std::map<std::string, size_t> rows;
     EvaluateOptions run;
-    run.T = options.T;
+    run.T = T;
     run.ann_frames = options.ann_frames;
     run.observe = [&](const Observation& o) {
         if (options.stop && options.stop()) throw Interrupted();
         const Node& node = g.nodes[o.node];
         if (!std::holds_alternative<Neuron>(node.op) && !std::holds_alternative<Qcfs>(node.op))
             return;
-        const size_t cols = o.y.shape().back(), n = o.y.elements();
+        const size_t rows_of_step = o.y.shape()[0] / (o.time ? o.T : 1);
+        const Tensor here =
+            o.y.slice(o.time ? size_t(first) * rows_of_step : 0, o.y.shape()[0]).to_host();
+        const size_t cols = here.shape().back(), n = here.elements();
         auto& sum = sums[node.name];
         sum.resize(cols, 0);
         rows[node.name] += n / cols;
-        const Tensor here = o.y.to_host();
         const float* y = here.data<float>();
         for (size_t i = 0; i < n; ++i) sum[i % cols] += y[i];
     };
@@ -72,11 +75,12 @@ Graph as_rates(Graph g, int levels) {
     return g;
 }
 
-// What each channel's mean falls short of `want`.
+// What each channel's mean over the steps from `first` to T falls short of `want`.
 std::vector<double> shortfall(Compute& compute, const Graph& g, size_t node, const Means& want,
-                              const Dataset& samples, const CorrectOptions& options) {
+                              const Dataset& samples, const CorrectOptions& options, int T,
+                              int first = 0) {
     std::vector<double> out = want.at(g.nodes[node].name);
-    const auto have = mean_outputs(compute, g, samples, options).at(g.nodes[node].name);
+    const auto have = mean_outputs(compute, g, samples, options, T, first).at(g.nodes[node].name);
     for (size_t c = 0; c < out.size(); ++c) out[c] -= have[c];
     return out;
 }
@@ -116,7 +120,8 @@ std::vector<size_t> neurons_in_order(const Graph& g) {
 
 Graph correct_bias(Compute& compute, Graph g, const Dataset& samples, const CorrectOptions& options,
                    const Warn& warn) {
-    const Means want = mean_outputs(compute, as_rates(g, options.levels), samples, options);
+    const Means want =
+        mean_outputs(compute, as_rates(g, options.levels), samples, options, options.T);
     for (const size_t node : neurons_in_order(g)) {
         const size_t layer = feeding_layer(g, node);
         if (layer == node) {
@@ -126,7 +131,7 @@ Graph correct_bias(Compute& compute, Graph g, const Dataset& samples, const Corr
                      "not calibrated");
             continue;
         }
-        const auto more = shortfall(compute, g, node, want, samples, options);
+        const auto more = shortfall(compute, g, node, want, samples, options, options.T);
         const Operation op = g.nodes[layer].op;
         if (const auto* conv = std::get_if<Conv>(&op))
             g = replace(std::move(g), layer, with_more_bias(*conv, more));
@@ -136,11 +141,33 @@ Graph correct_bias(Compute& compute, Graph g, const Dataset& samples, const Corr
     return g;
 }
 
+Graph correct_step_bias(Compute& compute, Graph g, const Dataset& samples,
+                        const CorrectOptions& options) {
+    const Means want =
+        mean_outputs(compute, as_rates(g, options.levels), samples, options, options.T);
+    for (const size_t node : neurons_in_order(g)) {
+        const size_t channels = want.at(g.nodes[node].name).size(), steps = size_t(options.T);
+        const std::string name = unique_name(g, g.nodes[node].name + "_bias");
+        g = insert_before(std::move(g), node, name,
+                          StepBias{Tensor::full<float>({steps, channels}, 0)});
+        std::vector<float> bias(steps * channels);
+        for (size_t t = 0; t < steps; ++t) {
+            const auto more =
+                shortfall(compute, g, node, want, samples, options, int(t) + 1, int(t));
+            for (size_t c = 0; c < channels; ++c) bias[t * channels + c] = float(more[c]);
+            g = replace(std::move(g), g.nodes.size() - 1,
+                        StepBias{Tensor::from(bias, Shape{steps, channels})});
+        }
+    }
+    return sorted(g);
+}
+
 Graph correct_membrane(Compute& compute, Graph g, const Dataset& samples,
                        const CorrectOptions& options) {
-    const Means want = mean_outputs(compute, as_rates(g, options.levels), samples, options);
+    const Means want =
+        mean_outputs(compute, as_rates(g, options.levels), samples, options, options.T);
     for (const size_t node : neurons_in_order(g)) {
-        const auto more = shortfall(compute, g, node, want, samples, options);
+        const auto more = shortfall(compute, g, node, want, samples, options, options.T);
         Neuron neuron = std::get<Neuron>(g.nodes[node].op);
         const auto theta = neuron.theta.to_vector<float>();
         std::vector<float> thetas(more.size()), v0(more.size());

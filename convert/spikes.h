@@ -16,7 +16,7 @@ namespace nc {
 // Error on another name.
 Graph to_spikes(Graph, const std::string& neuron, int T);
 
-// Both corrections want neurons with amplitude theta and no BatchNorm. They compare each neuron's
+// These corrections want neurons with amplitude theta and no BatchNorm. They compare each neuron's
 // mean output over T with what a QCFS of as many levels gives in its place, layer by layer: a layer
 // is measured after those before it were corrected.
 struct CorrectOptions {
@@ -28,6 +28,11 @@ struct CorrectOptions {
 // The difference goes into the bias of a weight layer that feeds the neuron, per channel (Li et
 // al., ICML 2021); a bias is one number for all steps. Neurons without such a layer are a warning.
 Graph correct_bias(Compute&, Graph, const Dataset& samples, const CorrectOptions&, const Warn&);
+// A bias for every channel and step goes in front of each neuron, and is what the mean output of
+// that step falls short of; steps are measured after those before them were corrected (Wu et al.,
+// "FTBC: Forward Temporal Bias Correction for Optimizing ANN-SNN Conversion", ECCV 2024). Takes a
+// pass over the samples for every neuron and step.
+Graph correct_step_bias(Compute&, Graph, const Dataset& samples, const CorrectOptions&);
 // The difference times T goes into v(0), per channel, kept within [0, theta].
 Graph correct_membrane(Compute&, Graph, const Dataset& samples, const CorrectOptions&);
 

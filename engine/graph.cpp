@@ -40,6 +40,8 @@ void visit_tensors(Op& operation, const Visit& visit) {
             } else if constexpr (std::is_same_v<T, Neuron>) {
                 visit("theta", op.theta, TensorRole::threshold);
                 visit("v0", op.v0, TensorRole::statistic);
+            } else if constexpr (std::is_same_v<T, StepBias>) {
+                visit("bias", op.bias, TensorRole::bias);
             } else if constexpr (std::is_same_v<T, Scale>) {
                 visit("scale", op.scale, TensorRole::norm);
             } else {
@@ -220,6 +222,7 @@ std::string_view operation_name(const Operation& operation) {
                           [](const Flatten&) { return "flatten"; },
                           [](const Scale&) { return "scale"; },
                           [](const Add&) { return "add"; },
+                          [](const StepBias&) { return "step_bias"; },
                       },
                       operation);
 }

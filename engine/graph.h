@@ -68,10 +68,14 @@ struct Scale {
     Tensor scale;  // [C] or [1]
 };
 struct Add {};  // the sum of its edges, a named place for a residual without a neuron
+// A bias for every step: row t is added at step t, the last one at all that follow.
+struct StepBias {
+    Tensor bias;  // [steps, C]
+};
 
 using Operation =
     std::variant<Input, Output, Linear, Conv, BatchNorm, Activation, PRelu, Qcfs, Neuron,
-                 AveragePool, MaxPool, GlobalAveragePool, Flatten, Scale, Add>;
+                 AveragePool, MaxPool, GlobalAveragePool, Flatten, Scale, Add, StepBias>;
 
 struct Node {
     std::string name;  // unique, [A-Za-z0-9_.-]+

@@ -82,6 +82,15 @@ Graph insert_after(Graph g, size_t node, const std::string& name, Operation op) 
     return g;
 }
 
+Graph insert_before(Graph g, size_t node, const std::string& name, Operation op) {
+    check_index("node", node, g.nodes.size());
+    const size_t added = add_node(g, name, std::move(op), {});
+    for (Edge& e : g.edges)
+        if (e.to == node) e.to = added;
+    g.edges.push_back({added, node});
+    return g;
+}
+
 Graph sorted(const Graph& g) {
     const std::vector<size_t> order = topological_order(g);
     const std::vector<bool> kept = between_input_and_output(g);

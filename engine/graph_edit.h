@@ -15,6 +15,8 @@ Graph remove(Graph, size_t node);
 Graph insert_on_edge(Graph, size_t edge, const std::string& name, Operation op);
 // A new node between `node` and all its consumers.
 Graph insert_after(Graph, size_t node, const std::string& name, Operation op);
+// A new node between all inputs of `node`, whose sum it takes, and it.
+Graph insert_before(Graph, size_t node, const std::string& name, Operation op);
 // Nodes in topological order; those on no path from the input to the output are dropped; edges into
 // a node keep their order.
 Graph sorted(const Graph&);

@@ -117,6 +117,12 @@ struct Infer {
         return x;
     }
     Shape operator()(const Add&) const { return x; }
+    Shape operator()(const StepBias& op) const {
+        if (!op.bias.defined() || op.bias.shape().rank() != 2 || op.bias.shape()[0] == 0 ||
+            op.bias.shape()[1] != x.back())
+            refuse(node, "bias " + text(op.bias) + ", not [steps, C], for an input " + x.str());
+        return x;
+    }
 };
 
 }  // namespace

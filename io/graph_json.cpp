@@ -71,7 +71,7 @@ void visit_fields(V& v, Op& op) {
         static_assert(std::is_same_v<T, Output> || std::is_same_v<T, Linear> ||
                           std::is_same_v<T, PRelu> || std::is_same_v<T, GlobalAveragePool> ||
                           std::is_same_v<T, Flatten> || std::is_same_v<T, Scale> ||
-                          std::is_same_v<T, Add>,
+                          std::is_same_v<T, Add> || std::is_same_v<T, StepBias>,
                       "an operation whose fields are not listed");
     }
 }

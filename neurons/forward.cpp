@@ -152,7 +152,7 @@ class Interpreter {
                 }
                 if (std::holds_alternative<Input>(graph_.nodes[node].op))
                     x = {input_.time ? input_.v.value.slice(t * N_, (t + 1) * N_) : input_.v.value};
-                values[node] = apply({node, x, 1, &membranes[node], nullptr});
+                values[node] = apply({node, x, 1, &membranes[node], nullptr, false, t});
                 values[node].time = false;  // [N, ...] each step, whichever layer
                 if (!std::holds_alternative<Output>(graph_.nodes[node].op)) continue;
                 const Tensor& y = values[node].v.value;
@@ -313,6 +313,7 @@ class Interpreter {
         for (const size_t node : order) {
             const Operation& op = graph_.nodes[node].op;
             timed[node] = std::holds_alternative<Neuron>(op) ||
+                          std::holds_alternative<StepBias>(op) ||
                           (std::holds_alternative<Input>(op) && input_.time);
             for (const size_t e : incoming_[node])
                 if (graph_.edges[e].delay > 0 || timed[graph_.edges[e].from]) timed[node] = true;
@@ -332,9 +333,10 @@ class Interpreter {
         size_t node;
         const Value& x;
         size_t steps;
-        Tensor* membrane;
+        Tensor* membrane;   // null over all steps
         Tensor* bits;       // receives the packed spikes when not null
         bool relu = false;  // the node does the ReLU after it, too
+        size_t first = 0;   // step
     };
 
     // The caller's value of a tensor, else the graph's own.
@@ -424,6 +426,12 @@ class Interpreter {
         const Shape& shape = p.x.v.shape();
         return {fn::reshape(compute_, tape_, p.x.v, {shape[0], shape.without_leading().elements()}),
                 p.x.time, p.x.binary};
+    }
+    // Before the first neuron a static input has no time: it gets some here.
+    Value run(const StepBias& op, const Place& p) {
+        const Var bias = parameter(p, "bias", op.bias);
+        const Value x = p.membrane == nullptr ? with_time(p.x) : p.x;
+        return {fn::add_steps(compute_, tape_, x.v, bias, p.steps, p.first), true};
     }
     Value run(const Scale& op, const Place& p) {
         return {fn::mul_row(compute_, tape_, p.x.v, parameter(p, "scale", op.scale)), p.x.time};

@@ -272,6 +272,50 @@ TEST_CASE("convert: an IF neuron with v(0) = theta / 2 counts what QCFS with L =
     CHECK(active > 100);
 }
 
+TEST_CASE("convert: a step's bias is what its mean output falls short of after the steps before") {
+    constexpr int T = 3, levels = 4;
+    const auto data = quarters(40, 34);
+    Compute compute(Device{}, 1);
+    const Graph g = small_network(35, true);
+    const Graph qcfs =
+        to_qcfs(g, {{find_node(g, "act1"), {0.5f}, 0}, {find_node(g, "act2"), {1}, 0}}, levels, {});
+    const Graph corrected = correct_step_bias(compute, to_spikes(fold_batch_norm(qcfs), "if", T),
+                                              *data, {T, levels, "mean", {}});
+    // A channel's mean output at step t; of a QCFS at its only one.
+    const auto mean = [&](const Graph& network, const std::string& name, size_t t, size_t c) {
+        double sum = 0, count = 0;
+        EvaluateOptions run;
+        run.T = T;
+        run.observe = [&](const Observation& o) {
+            if (o.graph.nodes[o.node].name != name) return;
+            const size_t channels = o.y.shape().back(), n = o.y.elements() / (o.time ? o.T : 1);
+            for (size_t i = c; i < n; i += channels) {
+                sum += o.y.data<float>()[(o.time ? t * n : 0) + i];
+                ++count;
+            }
+        };
+        evaluate(compute, network, *data, run);
+        return sum / count;
+    };
+    double largest = 0;
+    for (const std::string name : {"act1", "act2"})
+        for (size_t t = 0; t < T; ++t) {
+            const size_t node = find_node(corrected, name + "_bias");
+            const Tensor bias = std::get<StepBias>(corrected.nodes[node].op).bias;
+            const size_t channels = bias.shape()[1];
+            REQUIRE(bias.shape() == Shape{size_t(T), channels});
+            Tensor before = bias.clone();
+            before.slice(t, T).zero();
+            const Graph so_far = replace(corrected, node, StepBias{before});
+            for (size_t c = 0; c < channels; ++c) {
+                const float added = bias.data<float>()[t * channels + c];
+                CHECK(std::abs(mean(qcfs, name, t, c) - mean(so_far, name, t, c) - added) < 1e-6);
+                largest = std::max(largest, double(std::abs(added)));
+            }
+        }
+    CHECK(largest > 0.01);
+}
+
 TEST_CASE("convert: the exact neuron equals the QCFS network at T = L, and asks for T = L") {
     constexpr int T = 8;
     Graph g = small_network(40, false);

@@ -120,7 +120,8 @@ TEST_CASE("convert: strategies, thresholds and statistics of a small network") {
     SUBCASE("corrections, other neurons, folding after tuning") {
         auto options = quick_options();
         options.strategy = "qcfs_direct";
-        options.bias_calibration = options.membrane_calibration = true;
+        options.bias_calibration = "channel";
+        options.membrane_calibration = true;
         CHECK(*convert(compute, model, *training, test.get(), options).statistics.if_accuracy > 50);
         options = quick_options();
         options.neuron = "lif";

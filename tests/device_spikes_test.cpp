@@ -110,7 +110,7 @@ TEST_CASE("device: a conversion runs there from end to end, and gives a network 
     o.qcfs_epochs = o.if_epochs = 1;
     o.batch = 27;
     o.curve_T = 4;
-    o.bias_calibration = true;
+    o.bias_calibration = "step";
     on_devices([&](Compute& compute) {
         const Converted c = convert(compute, model, *data, test.get(), o);
         CHECK(c.statistics.accuracy_at_t.size() == 4);

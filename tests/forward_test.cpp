@@ -49,7 +49,8 @@ Graph rich_graph(bool delays) {
     const size_t s1 = add_node(g, "s1", neuron("if", 5), {n1});
     const size_t c2 = add_node(g, "c2", conv3(5, 5, 7), {s1});
     const size_t scale = add_node(g, "scale", Scale{random_tensor({5}, 9)}, {n1});
-    const size_t s2 = add_node(g, "s2", neuron("lif"), {c2, scale, s1});
+    const size_t bias = add_node(g, "bias", StepBias{random_tensor({3, 5}, 15)}, {scale});
+    const size_t s2 = add_node(g, "s2", neuron("lif"), {c2, bias, s1});
     const size_t max = add_node(g, "max", MaxPool{}, {s2});
     const size_t c3 = add_node(g, "c3", conv3(5, 70, 11), {max});
     const size_t s3 = add_node(g, "s3", neuron("if"), {c3});

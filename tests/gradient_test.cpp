@@ -85,6 +85,9 @@ TEST_CASE("gradient: arithmetic, rows, reductions") {
            },
            {a, smooth({3, 4}, 5)});
     agrees("sum", [](auto& c, auto* t, const auto& v) { return fn::sum(c, t, v[0]); }, {a});
+    agrees("add_steps: rows 1 and 2, then the last for the rest",
+           [](auto& c, auto* t, const auto& v) { return fn::add_steps(c, t, v[0], v[1], 4, 1); },
+           {smooth({8, 2, 3}, 7), smooth({3, 3}, 8)});
     agrees("mean_leading",
            [](auto& c, auto* t, const auto& v) { return fn::mean_leading(c, t, v[0]); },
            {smooth({5, 2, 3}, 6)});
