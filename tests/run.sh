@@ -18,7 +18,7 @@ Stages, all of them by default:
   scripts   whole programs, faults planted in kernels, fetch, layers and README, against the g++ release build
   rtl       the generated hardware in simulators and synthesis tools
   python    against PyTorch and other Python packages, installed in a virtual environment (tests/python/run.sh)
---full runs what takes longer too (the same as NC_FULL=1).
+One stage's tests run while the next one is built. --full runs what takes longer too (the same as NC_FULL=1).
 NC_DATA names real data, NC_GOLDEN recorded vectors; tests that need them are skipped without.
 The last line is "N passed, N failed, N skipped"; the exit status is 0 when nothing failed.
 END
@@ -33,11 +33,13 @@ for argument; do
         *) echo "error: unknown argument: $argument" >&2; usage >&2; exit 2 ;;
     esac
 done
-[ ${#stages[@]} -gt 0 ] || stages=(gcc clang sanitize scripts rtl python)
+[ ${#stages[@]} -gt 0 ] || stages=(gcc scripts python rtl clang sanitize)
 
 bold='' red='' plain=''
 if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then bold=$'\e[1m' red=$'\e[31m' plain=$'\e[0m'; fi
 passed=0 failed=0 skipped=0 skips='' failures=()
+limit=1200  # seconds of one script
+[ "${NC_FULL:-}" != 1 ] || limit=7200
 logs=$PWD/build-logs
 mkdir -p "$logs"
 
@@ -91,7 +93,7 @@ script() {
     local name=$1 log=$logs/script-$1.log status=0 f=0
     shift
     say "$name"
-    timeout "${limit:-1200}" "$@" >"$log" 2>&1 || status=$?
+    timeout "$limit" "$@" >"$log" 2>&1 || status=$?
     if [[ $(tail -1 "$log") =~ ^([0-9]+)\ passed,\ ([0-9]+)\ failed(,\ ([0-9]+)\ skipped)?$ ]]; then
         f=${BASH_REMATCH[2]}
         [ "$status" = 0 ] || [ "$f" -gt 0 ] || f=1
@@ -108,10 +110,27 @@ script() {
 # collect NAME LOG: the names of skipped tests, with the stage after a tab.
 collect() { skips+=$(grep -a '^skipped: ' "$2" | sed "s/^skipped: \(.*\)/\1\t$1/")$'\n'; }
 
+# later COMMAND...: in the background, one after another.
+later() { printf '%q ' "$@" >&3 && printf '\n' >&3; }
+# What `later` hands to: keeps its own counts, which the file named here brings back.
+background() {
+    local command
+    passed=0 failed=0 skipped=0
+    while IFS= read -r command; do eval "$command" </dev/null; done
+    declare -p passed failed skipped skips failures >"$1"
+}
+
+# Once, whichever stages want it: later stages must not build where the tests of earlier ones run.
+gcc_built=''
 gcc_build() {
     options=(--buildtype=release)
-    CC=gcc CXX=g++ build gcc all nc_test
+    [ -n "$gcc_built" ] ||
+        { CC=gcc CXX=g++ build gcc all nc_test integer_emit && gcc_built=yes || gcc_built=no; }
+    [ "$gcc_built" = yes ]
 }
+
+# on ISA COMMAND...
+on() { NC_ISA=$1 "${@:2}"; }
 
 gcc_stage() {
     gcc_build || return
@@ -122,29 +141,28 @@ gcc_stage() {
             skips+="g++ $isa: $why"$'\tg++\n'
         elif [ -z "$best" ]; then
             best=$isa
-            NC_ISA=$isa cases "g++ $isa" gcc
+            later on "$isa" cases "g++ $isa" gcc
         else
-            NC_ISA=$isa cases "g++ $isa" gcc "${light[@]}"
+            later on "$isa" cases "g++ $isa" gcc "${light[@]}"
         fi
     done
 }
 
 clang_stage() {
     options=(--buildtype=release -Doptimization=1 -Dcuda=disabled)
-    CC=clang CXX=clang++ build clang all nc_test && cases 'clang++' clang
+    CC=clang CXX=clang++ build clang all nc_test && later cases 'clang++' clang
 }
 
 sanitize_stage() {
     options=(--buildtype=release -Doptimization=1 -Dcuda=disabled -Db_sanitize=address,undefined)
-    CC=gcc CXX=g++ build sanitize nc_test && cases 'g++ with sanitizers' sanitize
+    CC=gcc CXX=g++ build sanitize nc_test && later cases 'g++ with sanitizers' sanitize
 }
 
 scripts_stage() {
     gcc_build || return
-    export NC_BUILD=$PWD/build-gcc
     local name
     for name in layers cuda_fault fetch program readme; do
-        script "$name" bash "tests/${name}_test.sh"
+        later script "$name" env NC_BUILD="$PWD/build-gcc" bash "tests/${name}_test.sh"
     done
 }
 
@@ -152,16 +170,11 @@ rtl_stage() {
     # Tools that cannot be had are skipped by name.
     need_packages verilator iverilog yosys nextpnr-ice40 fpga-icestorm ||
         echo 'rtl: not every tool could be installed'
-    options=(--buildtype=release)
-    CC=gcc CXX=g++ build gcc integer_emit || return
-    NC_BUILD=$PWD/build-gcc script rtl bash tests/rtl_test.sh
+    gcc_build && later script rtl env NC_BUILD="$PWD/build-gcc" bash tests/rtl_test.sh
 }
 
 python_stage() {
-    gcc_build || return
-    local limit=1200
-    [ "${NC_FULL:-}" != 1 ] || limit=7200
-    NC_BUILD=$PWD/build-gcc script python bash tests/python/run.sh
+    gcc_build && later script python env NC_BUILD="$PWD/build-gcc" bash tests/python/run.sh
 }
 
 # What the test binary leaves out where the instruction set in use is not the machine's best: the kernel
@@ -177,7 +190,18 @@ for stage in "${stages[@]}"; do
     esac
 done
 need_packages "${packages[@]}" </dev/null || exit 2
+queue=$(mktemp -d)
+trap 'rm -rf "$queue"' EXIT
+mkfifo "$queue/commands"
+background "$queue/counts" <"$queue/commands" &
+exec 3>"$queue/commands"
 for stage in "${stages[@]}"; do "${stage}_stage" </dev/null; done
+exec 3>&-
+here=("$passed" "$failed" "$skipped") skips_here=$skips failures_here=("${failures[@]}")
+wait
+. "$queue/counts" || failed=1
+add "${here[@]}"
+skips+=$skips_here failures+=("${failures_here[@]}")
 
 if [ "$skipped" -gt 0 ]; then
     echo "Skipped:"
