@@ -190,6 +190,9 @@ const Shape& Runtime::sample() const {
 size_t Runtime::outputs() const {
     return state_->plan.outputs;
 }
+const kernels::Table<float>& Runtime::table() const {
+    return *state_->plan.table;
+}
 size_t Runtime::memory_bytes() const {
     return state_->workspaces.size() * state_->plan.arena_bytes + state_->plan.constant_bytes;
 }

@@ -56,6 +56,7 @@ class Runtime {
     const Graph& graph() const;   // what it computes: batch norms and amplitudes folded
     const Shape& sample() const;  // one input: [H, W, C] or [F]
     size_t outputs() const;       // K
+    const kernels::Table<float>& table() const;
     size_t memory_bytes() const;  // of activations, membranes and packed weights
 
     // Memory for runs of this many steps and samples, so that they need not allocate.

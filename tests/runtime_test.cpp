@@ -2,6 +2,14 @@
 // any number of threads; streaming, early exit, and no allocation while running.
 #include "neurons/runtime.h"
 
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+
 #include "neurons/forward.h"
 #include "neurons/zoo.h"
 #include "tests/check.h"
@@ -209,3 +217,165 @@ TEST_CASE("runtime: every operation, more steps than are run at once") {
     check_network(rich_graph(), random_tensor({1, 9, 8, 2}, 7), false, 35);
     check_network(rich_graph(), frames(9, {9, 8, 2}, 8, 0.3), true, 9);
 }
+
+TEST_CASE("runtime: a batch is its samples, on one thread and more") {
+    const Shape sample = {12, 12, 2};
+    const Graph g = lively("lenet", sample, "if", 2);
+    const size_t T = 5, N = 5, size = sample.elements();
+    for (const bool temporal : {false, true})
+        for (const bool planned : {false, true}) {  // pictures and recordings on either plan
+            const Tensor x = random_tensor({temporal ? T : 1, N, size}, 9);
+            RuntimeOptions options;
+            options.T = 3;
+            options.temporal = planned;
+            Runtime one(g, options);
+            options.threads = 2;
+            Runtime two(g, options);
+            std::vector<float> want(N * 10), got(N * 10), outputs(T * N * 10);
+            for (size_t n = 0; n < N; ++n) {
+                std::vector<float> own;
+                for (size_t t = 0; t < (temporal ? T : 1); ++t) {
+                    const float* from = x.data<float>() + (t * N + n) * size;
+                    own.insert(own.end(), from, from + size);
+                }
+                const Tensor input =
+                    Tensor::from(own, temporal ? sample.with_leading(1).with_leading(T)
+                                               : sample.with_leading(1));
+                const Reference r = interpret(*kernels::best(), one.graph(), input, temporal, T);
+                std::copy_n(r.logits.data<float>(), 10, want.begin() + std::ptrdiff_t(n * 10));
+            }
+            for (Runtime* runtime : {&one, &two}) {
+                std::vector<size_t> steps(N);
+                runtime->run(x.data<float>(), temporal, T, N, got.data(), steps.data(),
+                             outputs.data());
+                CHECK(got == want);
+                CHECK(steps == std::vector<size_t>(N, T));
+                const auto activity = runtime->activity();
+                CHECK(activity.at(1).inputs == T * N * 6 * 6 * 6);
+                CHECK(activity.at(1).events > 0);
+                CHECK(activity.at(1).events <= activity.at(1).inputs);
+            }
+            CHECK(one.activity().at(1).events == two.activity().at(1).events);
+            CHECK(one.activity().at(0).spikes == two.activity().at(0).spikes);
+        }
+}
+
+TEST_CASE("runtime: steps one at a time are the run's, and a run may end early") {
+    const Shape sample = {12, 12, 2};
+    const Graph g = lively("lenet", sample, "lif", 3);
+    const size_t T = 20, K = 10;
+    const Tensor x = frames(T, sample, 10, 0.3);
+    for (const size_t threads : {1, 2}) {
+        RuntimeOptions options;
+        options.temporal = true;
+        options.T = T;
+        options.threads = threads;
+        Runtime runtime(g, options);
+        std::vector<float> logits(K), outputs(T * K), output(K), mean(K);
+        runtime.run(x.data<float>(), true, T, 1, logits.data(), nullptr, outputs.data());
+        runtime.reset();
+        for (size_t t = 0; t < T; ++t) {
+            runtime.step(x.data<float>() + t * sample.elements(), output.data(), mean.data());
+            CHECK(runtime.steps_done() == t + 1);
+            CHECK(
+                std::equal(output.begin(), output.end(), outputs.begin() + std::ptrdiff_t(t * K)));
+        }
+        for (size_t k = 0; k < K; ++k) CHECK(mean[k] == doctest::Approx(logits[k]).epsilon(1e-5));
+
+        // The first step at which the mean of the outputs so far leads by the margin.
+        std::vector<double> sums(K);
+        std::vector<double> leads;
+        for (size_t t = 0; t < T; ++t) {
+            for (size_t k = 0; k < K; ++k) sums[k] += double(outputs[t * K + k]);
+            std::vector<double> sorted = sums;
+            std::sort(sorted.rbegin(), sorted.rend());
+            leads.push_back((sorted[0] - sorted[1]) / double(t + 1));
+        }
+        options.exit_margin = leads[9] * 1.0001;
+        size_t want = 0;
+        while (want < T && leads[want] < options.exit_margin) ++want;
+        Runtime early(g, options);
+        size_t steps = 0;
+        early.run(x.data<float>(), true, T, 1, logits.data(), &steps);
+        CHECK(steps == std::min(want + 1, T));
+    }
+}
+
+TEST_CASE("runtime: what cannot be run is refused by name") {
+    Graph g = lively("mlp", {8}, "if");
+    RuntimeOptions options;
+    options.layers["fc_act1"] = RuntimePath::dense;
+    CHECK(contains(error_of([&] { Runtime r(g, options); }), "'fc_act1' is not a weight layer"));
+    const Tensor x = random_tensor({8}, 1);
+    std::vector<float> logits(10);
+    CHECK(contains(error_of([&] { Runtime(g).run(x.data<float>(), false, 0, 1, logits.data()); }),
+                   "T 0"));
+    CHECK(contains(error_of([&] { Runtime(g).step(nullptr, nullptr, nullptr); }), "needs a frame"));
+    CHECK(contains(error_of([&] { Runtime(g).spikes("act1"); }), "record"));
+    g.edges.back().delay = 2;
+    CHECK(contains(error_of([&] { Runtime r(g); }), "delayed by 2"));
+    g.edges.back().delay = 0;
+    for (Node& node : g.nodes)
+        if (auto* neuron = std::get_if<Neuron>(&node.op))
+            neuron->rule.spiking = kernels::Spiking::exact;
+    CHECK(contains(error_of([&] { Runtime r(g); }), "exact"));
+    CHECK(contains(error_of([&] { Runtime r(make_model("mlp", {8}, 10, {})); }), "no neuron"));
+}
+
+// Counted while `counting`: a run on one thread allocates nothing, and calls the system for
+// nothing.
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && defined(__GLIBC__)
+namespace {
+std::atomic<bool> counting = false;
+std::atomic<size_t> allocations = 0;
+}  // namespace
+extern "C" void* __libc_malloc(size_t);
+extern "C" void* malloc(size_t size) {
+    if (counting) ++allocations;
+    return __libc_malloc(size);
+}
+
+TEST_CASE("runtime: no allocation and no system call while running") {
+    int ends[2] = {};
+    REQUIRE(pipe(ends) == 0);
+    const pid_t child = fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+        const Shape sample = {12, 12, 2};
+        const Graph recording = lively("cnn-nmnist-3x3", sample, "if", 2),
+                    picture = lively("resnet20", sample, "if");
+        const Tensor x = frames(6, sample, 11, 0.2);
+        RuntimeOptions options;
+        options.T = 6;
+        Runtime second(picture, options);
+        options.temporal = true;
+        Runtime first(recording, options);
+        std::vector<float> logits(10);
+        first.run(x.data<float>(), true, 6, 1, logits.data());
+        counting = true;
+        // From here on any system call but write and exit ends the child by a signal.
+        if (prctl(PR_SET_SECCOMP, SECCOMP_MODE_STRICT) != 0) syscall(SYS_exit, 3);
+        first.run(x.data<float>(), true, 6, 1, logits.data());
+        first.reset();
+        first.step(x.data<float>(), logits.data(), nullptr);
+        second.run(x.data<float>(), false, 6, 1, logits.data());
+        second.run(x.data<float>(), false, 6, 1, logits.data());
+        const size_t count = allocations;
+        const ssize_t written = write(ends[1], &count, sizeof count);
+        syscall(SYS_exit, written == ssize_t(sizeof count) ? 0 : 4);
+    }
+    int status = 0;
+    REQUIRE(waitpid(child, &status, 0) == child);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 3) {
+        skip("this system does not let a process give up system calls");
+    } else {
+        CHECK(WIFEXITED(status));
+        CHECK(WEXITSTATUS(status) == 0);
+        size_t count = 1;
+        REQUIRE(read(ends[0], &count, sizeof count) == ssize_t(sizeof count));
+        CHECK(count == 0);
+    }
+    close(ends[0]);
+    close(ends[1]);
+}
+#endif
