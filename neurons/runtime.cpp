@@ -116,6 +116,7 @@ struct Runtime::State {
             const size_t chunks = (T - t + most - 1) / most;
             p.steps = (T - t + chunks - 1) / chunks;
             p.input = frames_of(w, p, x, temporal, t, p.steps, N, n);
+            p.first = t;
             p.fresh = t == 0;
             p.result = w.history.data() + t * plan.outputs;
             plan::run_stages(plan, p, t == 0 || (temporal && !plan.temporal));
@@ -254,6 +255,7 @@ void Runtime::step(const float* frame, float* output, float* mean) {
         Place p = s.place_in(w, thread, true);
         p.steps = 1;
         p.input = w.frames.data();
+        p.first = s.step_count;
         p.fresh = s.step_count == 0;
         p.result = w.history.data();
         plan::run_stages(s.plan, p, frame != nullptr);
@@ -301,6 +303,7 @@ std::vector<LayerActivity> Runtime::activity() const {
         }
         const double taps = double(shape.kh * shape.kw * layer->pixels()) /
                             double(shape.h * shape.w) * double(shape.cout / shape.groups);
+        a.graded = layer->list == SIZE_MAX || s.plan.lists[layer->list].value != plan::none;
         a.multiplies = double(a.events) * taps;
         out.push_back(a);
     }

@@ -39,6 +39,7 @@ struct LayerActivity {
     size_t outputs = 0, spikes = 0;  // of the neurons after it; 0 without
     double multiplies = 0;           // weights that events met, borders counted as inside
     bool dense = false;              // how it added last
+    bool graded = false;             // events had values of their own, so they multiply
 };
 
 // Computes what neurons/forward does at inference, bit for bit: all spikes, and the output at every

@@ -49,6 +49,7 @@ class Compiler {
         for (const size_t node : order_) {
             const Operation& op = this->graph().nodes[node].op;
             timed_[node] = std::holds_alternative<Neuron>(op) ||
+                           std::holds_alternative<StepBias>(op) ||
                            (std::holds_alternative<Input>(op) && options.temporal);
             for (const size_t e : inputs_of(this->graph(), node))
                 if (timed_[this->graph().edges[e].from]) timed_[node] = true;
@@ -270,13 +271,14 @@ class Compiler {
     Signal mapped(const Operation& op, Signal in, size_t elements) {
         const Floats x = floats_of(in);
         Signal out = in;
+        out.timed = in.timed || std::holds_alternative<StepBias>(op);
         out.binary = false;
         out.bits = none;
         out.pool.reset();
         out.list = SIZE_MAX;
         use(x.buffer);
-        out.x = {make_floats(elements, in.timed), in.timed, false};
-        add(Map{op, x, out.x.buffer, in.h, in.w, in.c, elements}, in.timed);
+        out.x = {make_floats(elements, out.timed), out.timed, false};
+        add(Map{op, x, out.x.buffer, in.h, in.w, in.c, elements}, out.timed);
         return out;
     }
     void map(const Operation& op, size_t node) {
@@ -287,6 +289,7 @@ class Compiler {
     void lower(const Activation& op, size_t node) { map(op, node); }
     void lower(const PRelu& op, size_t node) { map(op, node); }
     void lower(const Qcfs& op, size_t node) { map(op, node); }
+    void lower(const StepBias& op, size_t node) { map(op, node); }
     void lower(const Scale& op, size_t node) {
         if (!gates_neuron(node)) map(op, node);
     }

@@ -258,6 +258,15 @@ class Runner {
         plan_.table->elementwise.mul_row(queue, x, op.scale.data<float>(), y,
                                          steps * s.elements / cols, cols);
     }
+    void map(const StepBias& op, const Map& s, const float* x, float* y, size_t) const {
+        kernels::Queue queue;
+        const size_t rows = op.bias.shape()[0], cols = op.bias.shape()[1];
+        for (size_t t = 0; t < place_.steps; ++t)
+            plan_.table->elementwise.add_row(
+                queue, x + (s.in.timed ? t * s.elements : 0),
+                op.bias.data<float>() + std::min(place_.first + t, rows - 1) * cols,
+                y + t * s.elements, s.elements / cols, cols);
+    }
     kernels::PoolShape pool_of(const Map& s, const ops::PoolOptions& options, size_t steps) const {
         return ops::pool_shape({steps, s.h, s.w, s.c}, options);
     }

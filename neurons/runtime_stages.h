@@ -27,6 +27,7 @@ struct Place {
     Counters* counters = nullptr;  // [threads]
     const float* input = nullptr;  // [steps, sample], or [sample] when the plan is not temporal
     size_t steps = 0;              // <= plan.chunk
+    size_t first = 0;              // how many of the sample's steps came before
     bool fresh = false;            // membranes start here
     float* result = nullptr;       // receives [steps, K]
 
