@@ -16,7 +16,8 @@ Var add(Compute&, Tape*, const Var& a, const Var& b);
 Var sub(Compute&, Tape*, const Var& a, const Var& b);
 Var mul(Compute&, Tape*, const Var& a, const Var& b);
 Var scale(Compute&, Tape*, const Var& a, double s);
-Var mul_row(Compute&, Tape*, const Var& a, const Var& row);  // row [C] or [1]
+// row: one value, one a channel or one for each element of a [N, ...].
+Var mul_row(Compute&, Tape*, const Var& a, const Var& row);
 Var reshape(Compute&, Tape*, const Var& a, const Shape& shape);
 Var sum(Compute&, Tape*, const Var& a);  // [1]
 // x [T * N, ..., C] from step `first` on; row t of bias [steps, C] is added at step t, the last row
@@ -24,6 +25,8 @@ Var sum(Compute&, Tape*, const Var& a);  // [1]
 Var add_steps(Compute&, Tape*, const Var& x, const Var& bias, size_t T, size_t first);
 Var mean_leading(Compute&, Tape*, const Var& a);                  // [T, ...] -> [...]
 Var repeat_leading(Compute&, Tape*, const Var& a, size_t times);  // [...] -> [T, ...]
+// [rows, ...] moved `by` rows later: zeros first, the last ones dropped.
+Var delay_leading(Compute&, Tape*, const Var& a, size_t by);
 Var activation(Compute&, Tape*, const Var& x, kernels::Activation, double param);
 Var prelu(Compute&, Tape*, const Var& x, const Var& slope);
 

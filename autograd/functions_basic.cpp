@@ -45,9 +45,14 @@ Var scale(Compute& compute, Tape* tape, const Var& a, double s) {
 }
 
 Var mul_row(Compute& compute, Tape* tape, const Var& a, const Var& row) {
-    // One value is a row of all the elements seen as a column.
+    // One value is a row of all the elements seen as a column, one an element a row of the samples.
+    const size_t n = row.value.elements();
     const bool single = row.value.defined() && row.shape() == Shape{1};
-    const Shape seen = single ? Shape{a.value.elements(), 1} : a.shape();
+    const bool whole = a.shape().rank() > 1 && row.shape().rank() == 1 &&
+                       n == a.shape().without_leading().elements();
+    const Shape seen = single  ? Shape{a.value.elements(), 1}
+                       : whole ? Shape{a.shape()[0], n}
+                               : a.shape();
     Tensor y = ops::mul_row(compute, a.value.reshape(seen), row.value).reshape(a.shape());
     if (!recording(tape, {&a, &row})) return y;
     return tape->record(
@@ -118,6 +123,20 @@ Var repeat_leading(Compute& compute, Tape* tape, const Var& a, size_t times) {
     if (!recording(tape, {&a})) return y;
     return tape->record(std::move(y), [a = a.place()](Tape& t, const Tensor& dy) {
         t.accumulate(a, ops::sum_leading(t.compute(), dy));
+    });
+}
+
+Var delay_leading(Compute& compute, Tape* tape, const Var& a, size_t by) {
+    const size_t rows = a.shape()[0], hold = std::min(by, rows);
+    Tensor y = compute.empty(a.shape(), a.value.dtype());
+    y.slice(0, hold).zero();
+    y.slice(hold, rows).assign(a.value.slice(0, rows - hold));
+    if (!recording(tape, {&a})) return y;
+    return tape->record(std::move(y), [a = a.place(), hold, rows](Tape& t, const Tensor& dy) {
+        Tensor dx = t.compute().empty(dy.shape(), dy.dtype());
+        dx.slice(0, rows - hold).assign(dy.slice(hold, rows));
+        dx.slice(rows - hold, rows).zero();
+        t.accumulate(a, std::move(dx));
     });
 }
 

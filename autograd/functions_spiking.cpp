@@ -21,19 +21,6 @@ kernels::NeuronRule<F> rule_in(const kernels::NeuronRule<double>& r) {
             .detach_reset = r.detach_reset};
 }
 
-// values repeated to n elements: element i is values[i % size].
-Tensor cycled(Compute& compute, const Tensor& values, size_t n) {
-    if (values.elements() == n) return values.reshape(Shape{n});
-    Tensor out = compute.empty({n}, values.dtype());
-    // What is there already is copied on: twice as much each time.
-    out.slice(0, values.elements()).assign(values.reshape(Shape{values.elements()}));
-    for (size_t done = values.elements(), size; done < n; done += size) {
-        size = std::min(done, n - done);
-        out.slice(done, done + size).assign(out.slice(0, size));
-    }
-    return out;
-}
-
 void check_parameter(const char* field, const Tensor& t, const Shape& sample) {
     const size_t n = t.elements();
     if (n == 0 || (n != 1 && n != sample.back() && n != sample.elements()))
@@ -48,6 +35,18 @@ Shape folded_sample(const Tensor& x, size_t steps) {
 }
 
 }  // namespace
+
+Tensor cycled(Compute& compute, const Tensor& values, size_t n) {
+    if (values.elements() == n) return values.reshape(Shape{n});
+    Tensor out = compute.empty({n}, values.dtype());
+    // What is there already is copied on: twice as much each time.
+    out.slice(0, values.elements()).assign(values.reshape(Shape{values.elements()}));
+    for (size_t done = values.elements(), size; done < n; done += size) {
+        size = std::min(done, n - done);
+        out.slice(done, done + size).assign(out.slice(0, size));
+    }
+    return out;
+}
 
 Var qcfs(Compute& compute, Tape* tape, const Var& x, const Var& lambda, int levels) {
     if (levels < 1) fail("qcfs", "levels: " + std::to_string(levels));

@@ -6,6 +6,9 @@
 
 namespace nc::fn {
 
+// values repeated to n elements, [n]: element i is values[i % size].
+Tensor cycled(Compute&, const Tensor& values, size_t n);
+
 struct NeuronScan {
     // theta: the value to use for node.theta. sample: the shape of a sample [.., C]. Error when
     // sizes do not fit, or when trained is set and theta has no gradient (there is one for

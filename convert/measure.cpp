@@ -93,7 +93,7 @@ Measured measure_sparsity(Compute& compute, const Graph& g, const Dataset& data,
     run.observe = [&](const Observation& o) {
         if (options.stop && options.stop()) throw Interrupted();
         if (options.operations) counter.observe(o);
-        if (!std::holds_alternative<Neuron>(g.nodes[o.node].op)) return;
+        if (!emits_spikes(g.nodes[o.node].op) || !o.time) return;
         Measured::Layer& layer = layers[o.node];
         const size_t steps = std::min(o.T, size_t(options.T));
         count_spikes(layer, o, steps);
@@ -123,7 +123,7 @@ std::vector<Raster> spike_rasters(Compute& compute, const Graph& g, const Datase
     ForwardOptions run;
     run.T = size_t(T);
     run.observe = [&](const Observation& o) {
-        if (!std::holds_alternative<Neuron>(g.nodes[o.node].op)) return;
+        if (!emits_spikes(g.nodes[o.node].op) || !o.time) return;
         Raster& raster = found[o.node];
         raster.name = g.nodes[o.node].name;
         const size_t neurons = o.y.elements() / o.T;

@@ -24,6 +24,8 @@ void check_convertible(const Graph& g) {
             if (a->kind == kernels::Activation::tanh) why = "tanh has no spiking form";
         }
         if (std::holds_alternative<Neuron>(node.op)) why = "is a spiking neuron already";
+        if (std::holds_alternative<Membrane>(node.op)) why = "is a membrane already";
+        if (std::holds_alternative<Threshold>(node.op)) why = "emits spikes already";
         if (!why.empty()) refused += (refused.empty() ? "'" : "; '") + node.name + "' " + why;
     }
     for (const Edge& e : g.edges)

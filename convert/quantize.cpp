@@ -274,6 +274,8 @@ Quantized quantize(Compute& compute, const Graph& given, const Dataset& calibrat
         if (const auto* input = std::get_if<Input>(&given.nodes[i].op); input && input->scale > 0)
             refuse_to_quantize(given, i, "the network is quantised already");
         if (is<BatchNorm>(given, i)) refuse_to_quantize(given, i, "fold BatchNorm first");
+        if (is<Membrane>(given, i) || is<Threshold>(given, i))
+            refuse_to_quantize(given, i, "it has no form in integers");
         if (const auto* neuron = std::get_if<Neuron>(&given.nodes[i].op);
             neuron && neuron->amplitude != Neuron::Amplitude::one)
             refuse_to_quantize(given, i, "fold the amplitudes first");

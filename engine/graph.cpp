@@ -44,6 +44,16 @@ void visit_tensors(Op& operation, const Visit& visit) {
                 visit("bias", op.bias, TensorRole::bias);
             } else if constexpr (std::is_same_v<T, Scale>) {
                 visit("scale", op.scale, TensorRole::norm);
+            } else if constexpr (std::is_same_v<T, Membrane>) {
+                visit("r", op.r, TensorRole::statistic);
+                visit("tau", op.tau, TensorRole::statistic);
+                visit("v_leak", op.v_leak, TensorRole::statistic);
+                visit("tau_syn", op.tau_syn, TensorRole::statistic);
+                visit("w_in", op.w_in, TensorRole::statistic);
+                visit("threshold", op.threshold, TensorRole::statistic);
+                visit("v_reset", op.v_reset, TensorRole::statistic);
+            } else if constexpr (std::is_same_v<T, Threshold>) {
+                visit("threshold", op.threshold, TensorRole::statistic);
             } else {
                 static_assert(std::is_same_v<T, Input> || std::is_same_v<T, Output> ||
                                   std::is_same_v<T, Activation> || std::is_same_v<T, AveragePool> ||
@@ -135,9 +145,11 @@ std::vector<bool> reached_from(const Graph& g, bool backward) {
 
 void check_values(const Node& node, const char* field, const Tensor& t, const char* wanted,
                   bool (*good)(double)) {
+    const bool here = t.defined() && t.dtype() == DType::f32 && t.device() == Device{};
+    const float* floats = here ? t.data<float>() : nullptr;
     for (size_t i = 0; i < t.elements(); ++i) {
         const double value =
-            t.reshape(Shape{t.elements()}).slice(i, i + 1).item();  // any dtype; vectors are short
+            here ? floats[i] : t.reshape(Shape{t.elements()}).slice(i, i + 1).item();
         if (!good(value))
             refuse("node " + quoted(node.name) + ": " + field + "[" + std::to_string(i) + "] is " +
                    std::to_string(value) + ", not " + wanted);
@@ -153,6 +165,10 @@ void check_number(const Node& node, const char* field, double value, const char*
 
 bool positive(double x) {
     return std::isfinite(x) && x > 0;
+}
+
+bool finite(double x) {
+    return std::isfinite(x);
 }
 
 void check_fields(const Node& node) {
@@ -180,13 +196,26 @@ void check_fields(const Node& node) {
             },
             [&](const Neuron& n) {
                 check_values(node, "theta", n.theta, "positive", positive);
-                check_values(node, "v0", n.v0, "finite", [](double x) { return std::isfinite(x); });
+                check_values(node, "v0", n.v0, "finite", finite);
                 number("v0_fraction", n.v0_fraction, "finite", std::isfinite(n.v0_fraction));
                 number("beta", n.rule.beta, "in [0, 1]", n.rule.beta >= 0 && n.rule.beta <= 1);
                 number("reset_value", n.rule.reset_value, "finite",
                        std::isfinite(n.rule.reset_value));
                 number("surrogate_width", n.rule.surrogate_width, "positive",
                        positive(n.rule.surrogate_width));
+            },
+            [&](const Membrane& m) {
+                number("dt", m.dt, "positive", positive(m.dt));
+                check_values(node, "tau", m.tau, "positive", positive);
+                check_values(node, "tau_syn", m.tau_syn, "positive", positive);
+                check_values(node, "r", m.r, "finite", finite);
+                check_values(node, "v_leak", m.v_leak, "finite", finite);
+                check_values(node, "w_in", m.w_in, "finite", finite);
+                check_values(node, "threshold", m.threshold, "finite", finite);
+                check_values(node, "v_reset", m.v_reset, "finite", finite);
+            },
+            [&](const Threshold& t) {
+                check_values(node, "threshold", t.threshold, "finite", finite);
             },
             [](const auto&) {},
         },
@@ -223,6 +252,8 @@ std::string_view operation_name(const Operation& operation) {
                           [](const Scale&) { return "scale"; },
                           [](const Add&) { return "add"; },
                           [](const StepBias&) { return "step_bias"; },
+                          [](const Membrane&) { return "membrane"; },
+                          [](const Threshold&) { return "threshold"; },
                       },
                       operation);
 }
@@ -315,8 +346,15 @@ size_t find_node(const Graph& g, std::string_view name) {
 }
 
 bool is_spiking(const Graph& g) {
-    return std::any_of(g.nodes.begin(), g.nodes.end(),
-                       [](const Node& n) { return std::holds_alternative<Neuron>(n.op); });
+    return std::any_of(g.nodes.begin(), g.nodes.end(), [](const Node& n) {
+        return std::holds_alternative<Neuron>(n.op) || std::holds_alternative<Membrane>(n.op);
+    });
+}
+
+bool emits_spikes(const Operation& op) {
+    const auto* membrane = std::get_if<Membrane>(&op);
+    return std::holds_alternative<Neuron>(op) || std::holds_alternative<Threshold>(op) ||
+           (membrane && membrane->threshold.defined());
 }
 
 bool is_residual(const Graph& g) {

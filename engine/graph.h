@@ -65,17 +65,31 @@ struct MaxPool {
 struct GlobalAveragePool {};  // [H, W, C] -> [C]
 struct Flatten {};            // [H, W, C] -> [H * W * C]
 struct Scale {
-    Tensor scale;  // [C] or [1]
+    Tensor scale;  // one element, C or as many as a sample has
 };
 struct Add {};  // the sum of its edges, a named place for a residual without a neuron
 // A bias for every step: row t is added at step t, the last one at all that follow.
 struct StepBias {
     Tensor bias;  // [steps, C]
 };
+// A membrane in physical time, by forward Euler: what NIR's I, LI, LIF, CubaLI and CubaLIF have in
+// common. Per step the synaptic current i += dt / tau_syn (w_in x - i), or i = x without tau_syn;
+// then v += dt / tau (v_leak - v + r i), or v += r i without tau. i and v start at 0. It emits v,
+// or with a threshold 1 where v > threshold, and there v = v_reset. Inference only.
+struct Membrane {
+    Tensor r;                   // each tensor: one element, C or as many as a sample has
+    Tensor tau, v_leak;         // tau in seconds, > 0; both or neither
+    Tensor tau_syn, w_in;       // both or neither, only with tau
+    Tensor threshold, v_reset;  // both or neither
+    double dt = 1e-4;           // seconds
+};
+struct Threshold {
+    Tensor threshold;  // sized likewise; emits 1 where x > threshold, else 0
+};
 
-using Operation =
-    std::variant<Input, Output, Linear, Conv, BatchNorm, Activation, PRelu, Qcfs, Neuron,
-                 AveragePool, MaxPool, GlobalAveragePool, Flatten, Scale, Add, StepBias>;
+using Operation = std::variant<Input, Output, Linear, Conv, BatchNorm, Activation, PRelu, Qcfs,
+                               Neuron, AveragePool, MaxPool, GlobalAveragePool, Flatten, Scale, Add,
+                               StepBias, Membrane, Threshold>;
 
 struct Node {
     std::string name;  // unique, [A-Za-z0-9_.-]+
@@ -117,7 +131,8 @@ std::vector<size_t> inputs_of(const Graph&, size_t node);   // indices of edges 
 std::vector<size_t> outputs_of(const Graph&, size_t node);  // indices of edges out of it
 size_t find_node(const Graph&, std::string_view name);      // Error when absent
 
-bool is_spiking(const Graph&);         // has a Neuron
+bool is_spiking(const Graph&);         // has a Neuron or a Membrane: its state needs time
+bool emits_spikes(const Operation&);   // Neuron, Threshold, Membrane with a threshold
 bool is_residual(const Graph&);        // some node has two or more incoming edges of delay 0
 size_t weight_layers(const Graph&);    // Linear and Conv nodes
 size_t parameter_count(const Graph&);  // elements of all tensors but statistics

@@ -45,6 +45,14 @@ struct Infer {
         if (!t.defined() || (n != 1 && n != x.back() && n != x.elements()))
             refuse(node, std::string(field) + " " + text(t) + " for an input " + x.str());
     }
+    // Both, or neither.
+    void pair(const char* field, const Tensor& t, const char* other, const Tensor& u) const {
+        if (t.defined() != u.defined())
+            refuse(node, std::string(field) + " " + text(t) + " and " + other + " " + text(u));
+        if (!t.defined()) return;
+        per_element(field, t);
+        per_element(other, u);
+    }
     // A sample as a batch of one, through the checks of engine/ops.
     template <class Sizes>
     Shape layer(const Sizes& sizes) const {
@@ -113,7 +121,7 @@ struct Infer {
     }
     Shape operator()(const Flatten&) const { return {x.elements()}; }
     Shape operator()(const Scale& op) const {
-        per_channel("scale", op.scale);
+        per_element("scale", op.scale);
         return x;
     }
     Shape operator()(const Add&) const { return x; }
@@ -121,6 +129,18 @@ struct Infer {
         if (!op.bias.defined() || op.bias.shape().rank() != 2 || op.bias.shape()[0] == 0 ||
             op.bias.shape()[1] != x.back())
             refuse(node, "bias " + text(op.bias) + ", not [steps, C], for an input " + x.str());
+        return x;
+    }
+    Shape operator()(const Membrane& op) const {
+        per_element("r", op.r);
+        pair("tau", op.tau, "v_leak", op.v_leak);
+        pair("tau_syn", op.tau_syn, "w_in", op.w_in);
+        pair("threshold", op.threshold, "v_reset", op.v_reset);
+        if (op.tau_syn.defined() && !op.tau.defined()) refuse(node, "tau_syn without tau");
+        return x;
+    }
+    Shape operator()(const Threshold& op) const {
+        per_element("threshold", op.threshold);
         return x;
     }
 };

@@ -147,7 +147,7 @@ std::vector<uint64_t> fan_out(const Node& node, const Shape& input) {
     } else if (const auto* scale = std::get_if<Scale>(&node.op)) {
         const float* s = scale->scale.data<float>();
         for (size_t i = 0; i < out.size(); ++i) out[i] = s[i % scale->scale.elements()] != 0;
-    } else if (std::holds_alternative<Neuron>(node.op)) {
+    } else if (emits_spikes(node.op)) {
         out.assign(out.size(), 1);
     }
     return out;
@@ -178,8 +178,7 @@ void OperationCounter::observe(const Observation& o) {
         binary_input_ = binary_input_ && o.time;
         timed_[o.node] = o.time;
     }
-    if (!input && !std::holds_alternative<Neuron>(op) && !std::holds_alternative<MaxPool>(op))
-        return;
+    if (!input && !emits_spikes(op) && !std::holds_alternative<MaxPool>(op)) return;
     auto& counts = spikes_[o.node];
     const size_t size = shapes_[o.node].elements();
     counts.resize((marks_.size() + 1) * size);
@@ -227,7 +226,7 @@ Operations OperationCounter::result(size_t steps) const {
         }
         const bool weights =
             std::holds_alternative<Linear>(node.op) || std::holds_alternative<Conv>(node.op);
-        const bool neuron = std::holds_alternative<Neuron>(node.op);
+        const bool neuron = emits_spikes(node.op);
         const bool diagonal = neuron || std::holds_alternative<Scale>(node.op);
         if (weights || (diagonal && x.spikes)) {
             LayerOperations layer;

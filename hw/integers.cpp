@@ -123,6 +123,8 @@ class Lowering {
                 Synapses s;
                 s.kind = Synapses::Kind::diagonal;
                 s.weight = weights(g_, from, "scale", scale->scale);
+                if (s.weight.size() > p.channels())
+                    refuse(g_, from, "it scales each element, not each channel");
                 s.weight.resize(p.channels(), s.weight.front());
                 connect(from, later, s, p);
             } else {  // no weights: the source's own spikes, or counts of them

@@ -50,11 +50,16 @@ NeuroBench static_metrics(const Graph& g) {
 
 NeuroBenchCounter::NeuroBenchCounter(const Graph& graph)
     : graph_(graph), shapes_(infer_shapes(graph)) {
-    for (const Node& node : graph_.nodes)
+    for (const Node& node : graph_.nodes) {
         if (const auto* n = std::get_if<Neuron>(&node.op);
             n && n->rule.spiking == kernels::Spiking::exact)
             fail("node '" + node.name + "' is a neuron of two phases: it has no membrane at a step",
                  ErrorKind::model);
+        if (std::holds_alternative<Membrane>(node.op))
+            fail("node '" + node.name +
+                     "' is a membrane in physical time: its updates are not counted",
+                 ErrorKind::model);
+    }
 }
 
 void NeuroBenchCounter::observe(const Observation& o) {

@@ -67,11 +67,14 @@ void visit_fields(V& v, Op& op) {
         v("surrogate_width", op.rule.surrogate_width);
         v("scale_width", op.rule.scale_width);
         v("detach_reset", op.rule.detach_reset);
+    } else if constexpr (std::is_same_v<T, Membrane>) {
+        v("dt", op.dt);
     } else {
         static_assert(std::is_same_v<T, Output> || std::is_same_v<T, Linear> ||
                           std::is_same_v<T, PRelu> || std::is_same_v<T, GlobalAveragePool> ||
                           std::is_same_v<T, Flatten> || std::is_same_v<T, Scale> ||
-                          std::is_same_v<T, Add> || std::is_same_v<T, StepBias>,
+                          std::is_same_v<T, Add> || std::is_same_v<T, StepBias> ||
+                          std::is_same_v<T, Threshold>,
                       "an operation whose fields are not listed");
     }
 }
@@ -194,14 +197,18 @@ Operation operation_named(const std::string& name, const std::string& where) {
 
 // What an undrawn tensor holds, so that the graph is valid.
 float neutral(const std::string& field) {
-    if (field == "variance" || field == "theta" || field == "gamma" || field == "scale") return 1;
+    static const std::set<std::string> ones = {"variance", "theta", "gamma",   "scale",    "r",
+                                               "tau",      "w_in",  "tau_syn", "threshold"};
+    if (ones.count(field) > 0) return 1;
     if (field == "lambda") return 2;
     if (field == "slope") return 0.25f;
     return 0;
 }
 
 bool may_be_missing(const std::string& field) {
-    return field == "bias" || field == "gamma" || field == "beta" || field == "v0";
+    static const std::set<std::string> optional = {
+        "bias", "gamma", "beta", "v0", "tau", "v_leak", "tau_syn", "w_in", "threshold", "v_reset"};
+    return optional.count(field) > 0;
 }
 
 Tensor read_tensor(FieldReader& fields, const std::string& node, const char* field,

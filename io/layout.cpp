@@ -41,26 +41,39 @@ Tensor map_rows(const Tensor& x, const Shape& map, bool to_file) {
     return split.reshape(x.shape());
 }
 
-// For every node the map [H, W, C] that its input's values enumerate; rank 0 when they do not.
-// Where edges disagree the first counts: any fixed choice can be undone.
-std::vector<Shape> input_maps(const Graph& graph) {
+// For every node the map [H, W, C] that its input's and its output's values enumerate; rank 0 when
+// they do not. Where edges disagree the first without delay counts, if there is one: any fixed
+// choice can be undone.
+struct Maps {
+    std::vector<Shape> in, out;
+};
+Maps maps_of(const Graph& graph) {
     const auto shapes = infer_shapes(graph);
-    std::vector<Shape> in(graph.nodes.size()), out(graph.nodes.size());
-    for (const size_t node : topological_order(graph)) {
-        for (const size_t edge : inputs_of(graph, node)) {
-            if (graph.edges[edge].delay != 0) continue;
-            in[node] = out[graph.edges[edge].from];
-            break;
-        }
-        const Operation& op = graph.nodes[node].op;
-        if (shapes[node].rank() == 3) {
-            out[node] = shapes[node];
-        } else if (!std::holds_alternative<Linear>(op) &&
-                   !std::holds_alternative<GlobalAveragePool>(op)) {
-            out[node] = in[node];
+    const auto order = topological_order(graph);
+    const size_t n = graph.nodes.size();
+    constexpr size_t none = size_t(-1);
+    std::vector<size_t> from(n, none);
+    for (const bool delayed : {false, true})
+        for (const Edge& edge : graph.edges)
+            if (from[edge.to] == none && (edge.delay != 0) == delayed) from[edge.to] = edge.from;
+    Maps maps{std::vector<Shape>(n), std::vector<Shape>(n)};
+    // Once is enough but for delayed edges, whose sources may come later.
+    for (bool changed = true; changed;) {
+        changed = false;
+        for (const size_t node : order) {
+            const Operation& op = graph.nodes[node].op;
+            if (from[node] != none) maps.in[node] = maps.out[from[node]];
+            Shape out;
+            if (shapes[node].rank() == 3)
+                out = shapes[node];
+            else if (!std::holds_alternative<Linear>(op) &&
+                     !std::holds_alternative<GlobalAveragePool>(op))
+                out = maps.in[node];
+            changed = changed || !(out == maps.out[node]);
+            maps.out[node] = out;
         }
     }
-    return in;
+    return maps;
 }
 
 // Transposes the weights' axes.
@@ -83,7 +96,7 @@ void transpose_weights(Graph& graph, bool to_file) {
 
 // Permutes what enumerates a map; weights are in this program's order.
 void permute_maps(Graph& graph, bool to_file) {
-    const auto maps = input_maps(graph);
+    const auto maps = maps_of(graph).in;
     for (size_t i = 0; i < graph.nodes.size(); ++i) {
         const Shape& map = maps[i];
         if (map.rank() != 3) continue;
@@ -101,6 +114,10 @@ void permute_maps(Graph& graph, bool to_file) {
 }
 
 }  // namespace
+
+std::vector<Shape> output_maps(const Graph& graph) {
+    return maps_of(graph).out;
+}
 
 Graph to_file_order(const Graph& graph) {
     check(graph);

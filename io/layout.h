@@ -11,4 +11,8 @@ Graph to_file_order(const Graph&);
 // The exact inverse; checks the graph.
 Graph from_file_order(const Graph&);
 
+// For every node the map [H, W, C] that its output's values enumerate, itself or flattened; rank 0
+// when they do not. Others' files enumerate it as [C, H, W].
+std::vector<Shape> output_maps(const Graph&);
+
 }  // namespace nc

@@ -88,7 +88,7 @@ Evaluation evaluate(Compute& compute, const Graph& graph, const Dataset& data,
     if (spiking || options.observe)
         how.observe = [&](const Observation& o) {
             if (options.observe) options.observe(o);
-            if (!std::holds_alternative<Neuron>(o.graph.nodes[o.node].op)) return;
+            if (!emits_spikes(o.graph.nodes[o.node].op) || !o.time) return;
             const auto [it, fresh] = place.try_emplace(o.node, result.layers.size());
             if (fresh) result.layers.push_back({o.graph.nodes[o.node].name, 0, 0});
             result.layers[it->second].spikes += count_spikes(compute, o);

@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "autograd/recompute.h"
+#include "neurons/membrane.h"
 
 namespace nc {
 namespace {
@@ -200,20 +201,8 @@ class Interpreter {
     // The value `steps` later; zeros before.
     Value delayed(const Value& from, size_t steps) {
         const Value x = with_time(from);
-        const size_t rows = x.v.shape()[0], hold = std::min(steps, T_) * N_;
-        Tensor y = compute_.empty(x.v.shape(), x.v.value.dtype());
-        y.slice(0, hold).zero();
-        y.slice(hold, rows).assign(x.v.value.slice(0, rows - hold));
-        if (tape_ == nullptr || !x.v.tracked()) return {y, true, x.binary};
-        const Var source = x.v.place();
-        return {tape_->record(y,
-                              [source, hold, rows](Tape& tape, const Tensor& dy) {
-                                  Tensor dx = tape.compute().empty(dy.shape(), dy.dtype());
-                                  dx.slice(0, rows - hold).assign(dy.slice(hold, rows));
-                                  dx.slice(rows - hold, rows).zero();
-                                  tape.accumulate(source, dx);
-                              }),
-                true, x.binary};
+        const size_t rows = std::min(steps, T_) * N_;
+        return {fn::delay_leading(compute_, tape_, x.v, rows), true, x.binary};
     }
 
     // The node that alone reads this one, and reads nothing else, at once.
@@ -311,10 +300,8 @@ class Interpreter {
     std::vector<bool> timed_nodes(const std::vector<size_t>& order) const {
         std::vector<bool> timed(graph_.nodes.size());
         for (const size_t node : order) {
-            const Operation& op = graph_.nodes[node].op;
-            timed[node] = std::holds_alternative<Neuron>(op) ||
-                          std::holds_alternative<StepBias>(op) ||
-                          (std::holds_alternative<Input>(op) && input_.time);
+            timed[node] = is<Neuron>(node) || is<StepBias>(node) || is<Membrane>(node) ||
+                          (is<Input>(node) && input_.time);
             for (const size_t e : incoming_[node])
                 if (graph_.edges[e].delay > 0 || timed[graph_.edges[e].from]) timed[node] = true;
         }
@@ -436,6 +423,17 @@ class Interpreter {
     Value run(const Scale& op, const Place& p) {
         return {fn::mul_row(compute_, tape_, p.x.v, parameter(p, "scale", op.scale)), p.x.time};
     }
+    Value run(const Membrane& op, const Place& p) {
+        if (tape_ != nullptr) fail("membrane '" + graph_.nodes[p.node].name + "' has no gradient");
+        const bool constant = !p.x.time && p.membrane == nullptr;
+        Tensor y = run_membrane(compute_, op, p.x.v.value, p.steps, constant, p.membrane);
+        return {std::move(y), true, op.threshold.defined()};
+    }
+    Value run(const Threshold& op, const Place& p) {
+        const fn::Scan scan{.T = p.x.time ? p.steps : 1};
+        const Neuron step = comparison(op.threshold);
+        return {fn::neuron(compute_, tape_, step, step.theta, p.x.v, scan).y, p.x.time, true};
+    }
 
     Compute& compute_;
     const Graph& graph_;
@@ -490,9 +488,6 @@ Forwarded forward(Compute& compute, const Graph& graph, const Parameters& parame
         if (!inference) fail("step by step is for inference, unobserved");
         return run.step_by_step(order);
     }
-    bool delays = false;
-    for (const Edge& edge : graph.edges) delays = delays || edge.delay > 0;
-    if (!delays) return run.layer_by_layer(order);
     if (const auto all = order_over_all_edges(graph)) return run.layer_by_layer(*all);
     if (!inference) fail("a recurrent graph runs step by step only: for inference, unobserved");
     return run.step_by_step(order);

@@ -81,6 +81,10 @@ class Compiler {
                 add("neuron '" + node.name + "' is " +
                     (neuron->rule.spiking == kernels::Spiking::exact ? "exact" : "signed") +
                     ", only plain neurons run here");
+        for (const Node& node : g.nodes)
+            if (std::holds_alternative<Membrane>(node.op) ||
+                std::holds_alternative<Threshold>(node.op))
+                add("node '" + node.name + "' is a " + std::string(operation_name(node.op)));
         for (const Edge& e : g.edges)
             if (e.delay > 0)
                 add("edge '" + g.nodes[e.from].name + "' -> '" + g.nodes[e.to].name +
@@ -296,6 +300,8 @@ class Compiler {
     void lower(const BatchNorm&, size_t node) {  // fold_batch_norm leaves none
         refuse("batch norm '" + name(node) + "' is not folded");
     }
+    void lower(const Membrane&, size_t node) { refuse("'" + name(node) + "' is a membrane"); }
+    void lower(const Threshold&, size_t node) { refuse("'" + name(node) + "' is a threshold"); }
     void lower(const Add&, size_t node) { signals_[node] = input_of(node); }
     void lower(const Flatten&, size_t node) { signals_[node] = taken_by(node); }
 
@@ -445,6 +451,7 @@ class Compiler {
         if (!neuron || inputs_of(graph(), *neuron).size() != 2) return false;
         if (inputs_of(graph(), node).size() != 1) return false;
         const Signal& in = signals_[from(node)];
+        if (std::get<Scale>(graph().nodes[node].op).scale.elements() > in.c) return false;
         if (in.bits == none || in.pool || in.c != shapes_[*neuron].back()) return false;
         for (const size_t e : inputs_of(graph(), *neuron)) {
             const size_t other = graph().edges[e].from;
