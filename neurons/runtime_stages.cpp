@@ -283,13 +283,15 @@ class Runner {
         kernels::Queue queue;
         plan_.table->pool.max(queue, x, y, nullptr, pool_of(s, op.options, steps));
     }
-    // These are stages of their own, or none.
+    // These are stages of their own, or none; what the plan refuses is among them.
     void map(const Output&, const Map&, const float*, float*, size_t) const {}
     void map(const Linear&, const Map&, const float*, float*, size_t) const {}
     void map(const Conv&, const Map&, const float*, float*, size_t) const {}
     void map(const BatchNorm&, const Map&, const float*, float*, size_t) const {}
     void map(const Neuron&, const Map&, const float*, float*, size_t) const {}
     void map(const Flatten&, const Map&, const float*, float*, size_t) const {}
+    void map(const Membrane&, const Map&, const float*, float*, size_t) const {}
+    void map(const Threshold&, const Map&, const float*, float*, size_t) const {}
 
     const Plan& plan_;
     const Place& place_;
