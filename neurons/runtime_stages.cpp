@@ -292,8 +292,6 @@ class Runner {
     void map(const Flatten&, const Map&, const float*, float*, size_t) const {}
     void map(const Membrane&, const Map&, const float*, float*, size_t) const {}
     void map(const Threshold&, const Map&, const float*, float*, size_t) const {}
-    void map(const Membrane&, const Map&, const float*, float*, size_t) const {}
-    void map(const Threshold&, const Map&, const float*, float*, size_t) const {}
 
     const Plan& plan_;
     const Place& place_;
