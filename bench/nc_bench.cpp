@@ -5,7 +5,9 @@
 #include <thread>
 
 #include "bench/kernels.h"
+#include "bench/networks.h"
 #include "engine/error.h"
+#include "io/npy.h"
 #include "neurons/nc_program.h"
 
 namespace {
@@ -23,6 +25,12 @@ struct Settings {
     size_t elements = 8388608;
     double seconds = 0.3, max_ratio = 1.1;
     std::string command;
+    std::string model;
+    std::vector<size_t> batches = {1};
+    std::vector<std::string> modes = {"auto"};
+    size_t latency_runs = 0;
+    bool layers = false;
+    std::string dump;
 };
 
 void add_output_options(CLI::App& app, program::Common& c) {
@@ -148,6 +156,86 @@ int run_bptt(const Settings& s) {
     return measure_all(s, cases);
 }
 
+RuntimePath path_named(const std::string& mode) {
+    return mode == "dense"   ? RuntimePath::dense
+           : mode == "event" ? RuntimePath::event
+                             : RuntimePath::automatic;
+}
+
+// Every table, number of steps, batch, number of threads and mode.
+int run_infer(const Settings& s) {
+    const auto tables = chosen_tables(s);
+    const auto threads = chosen_threads(s);
+    const Model model = load_model(s.model);
+    prepare(s);
+    const bool text = !s.common.json || !s.common.json_file.empty();
+    Machine machine;
+    std::vector<Row> rows;
+    Json extra = Json::array();
+    std::string source;
+    if (text) fmt::print("{}\n", bench::row_header());
+    for (const size_t T : s.steps)
+        for (const size_t batch : s.batches) {
+            const bench::Samples samples = bench::samples_for(model, s.common.data, T, batch);
+            source = samples.source;
+            for (const auto* table : tables)
+                for (const int n : threads)
+                    for (const std::string& mode : s.modes) {
+                        const bench::InferCase c = {table, T, batch, size_t(n), path_named(mode)};
+                        const auto row = bench::measure_inference(machine, model, s.model, samples,
+                                                                  c, s.seconds);
+                        rows.push_back(row.row);
+                        if (!s.dump.empty()) {
+                            save_npy(s.dump + "/input.npy", samples.x);
+                            save_npy(s.dump + "/logits.npy", row.logits);
+                            write_json(s.dump + "/run.json",
+                                       {{"T", T}, {"batch", batch}, {"spikes", row.spikes}});
+                        }
+                        Json more = {{"reproduce", row.again},
+                                     {"dense_operations_flop", row.dense_operations},
+                                     {"samples", source},
+                                     {"layers", Json::array()}};
+                        if (text) fmt::print("{}\n    {}\n", bench::row_text(row.row), row.again);
+                        for (const LayerActivity& a : row.activity) {
+                            const double rate = 100 * double(a.events) / double(a.inputs);
+                            more["layers"].push_back({{"name", a.name},
+                                                      {"nonzero_inputs_percent", rate},
+                                                      {"dense", a.dense}});
+                            if (text && s.layers)
+                                fmt::print("    {:<20} {:>6.2f} % of inputs not zero, {}\n", a.name,
+                                           rate, a.dense ? "dense" : "event");
+                        }
+                        if (s.latency_runs > 0 && batch == 1) {
+                            const auto l =
+                                bench::measure_latency(s.model, samples, c, s.latency_runs);
+                            more["latency_ms"] = {{"runs", l.runs},
+                                                  {"p50", l.p50 * 1e3},
+                                                  {"p99", l.p99 * 1e3},
+                                                  {"p99.9", l.p999 * 1e3},
+                                                  {"maximum", l.maximum * 1e3}};
+                            if (text)
+                                fmt::print(
+                                    "    {} runs through nc.h: p50 {:.4f}, p99 {:.4f}, "
+                                    "p99.9 {:.4f}, maximum {:.4f} ms\n",
+                                    l.runs, l.p50 * 1e3, l.p99 * 1e3, l.p999 * 1e3,
+                                    l.maximum * 1e3);
+                        }
+                        extra.push_back(more);
+                        std::fflush(stdout);
+                    }
+        }
+    if (text)
+        fmt::print(
+            "{}; floor %: the operations that events cause at the FMA peak, or the weights "
+            "read once, over the minimum\n",
+            source);
+    Json json = bench::to_json(rows, machine, s.command);
+    for (size_t i = 0; i < rows.size(); ++i) json["benchmarks"][i].update(extra[i]);
+    if (s.common.json && s.common.json_file.empty()) fmt::print("{}\n", json.dump(2));
+    if (s.common.json && !s.common.json_file.empty()) write_json(s.common.json_file, json);
+    return program::success;
+}
+
 int run_machine(const Settings& s) {
     prepare(s);
     Machine machine;
@@ -200,8 +288,10 @@ int main(int argc, char** argv) {
     program::spin_briefly(argv);
     Settings s;
     s.command = program::command_line(argc, argv);
-    CLI::App app("Measures kernels against what this machine can do, and compares measurements.",
-                 "nc_bench");
+    CLI::App app(
+        "Measures kernels and networks against what this machine can do, and compares "
+        "measurements.",
+        "nc_bench");
     app.set_version_flag("--version", program::version());
     app.require_subcommand(1);
     app.footer(
@@ -209,6 +299,7 @@ int main(int argc, char** argv) {
         "  nc_bench machine\n"
         "  nc_bench kernels --table avx2,reference --filter spike\n"
         "  nc_bench kernels --filter 'gemm|conv.*resnet18' --threads 1,2 --json now.json\n"
+        "  nc_bench infer snn.safetensors --T 4,16 --batch 1,32 --threads 1,2 --mode dense,event\n"
         "  nc_bench bptt --neuron if --T 4,16 --elements 8388608\n"
         "  nc_bench compare before.json now.json --max-ratio 1.1\n"
         "Exit codes: 0 success, 1 compare found a slower row, 2 bad usage.");
@@ -240,6 +331,34 @@ int main(int argc, char** argv) {
         ->check(CLI::Range(size_t(1), size_t(1) << 32));
     add_measuring_options(*bptt, s);
 
+    CLI::App* infer = app.add_subcommand(
+        "infer",
+        "a spiking network through the inference runtime, checked against the interpreter first");
+    infer->add_option("model", s.model, "of nc_convert or nc_train --neuron")
+        ->required()
+        ->type_name("SNN.safetensors");
+    infer->add_option("--T", s.steps, "time steps, a list")
+        ->delimiter(',')
+        ->capture_default_str()
+        ->check(CLI::Range(size_t(1), size_t(1) << 20));
+    infer->add_option("--batch", s.batches, "samples at once, a list")
+        ->delimiter(',')
+        ->capture_default_str()
+        ->check(CLI::Range(size_t(1), size_t(1) << 20));
+    infer->add_option("--mode", s.modes, "how layers add, a list: auto, dense, event")
+        ->delimiter(',')
+        ->capture_default_str()
+        ->check(CLI::IsMember({"auto", "dense", "event"}));
+    infer->add_option("--latency", s.latency_runs,
+                      "runs of one sample through nc.h, for the quantiles of their times");
+    infer->add_flag("--layers", s.layers, "each layer's share of inputs that are not zero");
+    infer
+        ->add_option("--dump", s.dump,
+                     "write the last row's input.npy, logits.npy and run.json into this folder")
+        ->type_name("DIR");
+    infer->add_option("--data", s.common.data, "folder of the data sets (default: NC_DATA)");
+    add_measuring_options(*infer, s);
+
     CLI::App* comparing = app.add_subcommand(
         "compare", "the rows two results share; exit 1 when one is slower in the second");
     comparing->add_option("a", s.compare_a, "before")->required()->type_name("A.json");
@@ -253,6 +372,7 @@ int main(int argc, char** argv) {
         if (machine->parsed()) return run_machine(s);
         if (kernels->parsed()) return run_kernels(s);
         if (bptt->parsed()) return run_bptt(s);
+        if (infer->parsed()) return run_infer(s);
         return run_compare(s);
     });
 }

@@ -310,6 +310,14 @@ std::vector<LayerActivity> Runtime::activity() const {
     return out;
 }
 
+size_t Runtime::spike_count() const {
+    size_t count = 0;
+    for (const auto& w : state_->workspaces)
+        for (const Counters& c : w->counters)
+            for (const size_t spikes : c.spikes) count += spikes;
+    return count;
+}
+
 Tensor Runtime::spikes(const std::string& neuron) const {
     const State& s = *state_;
     if (!s.options.record) fail("spikes are kept with RuntimeOptions::record only");

@@ -78,6 +78,7 @@ class Runtime {
     void reset();
 
     std::vector<LayerActivity> activity() const;  // of the last run, or of the steps since reset()
+    size_t spike_count() const;                   // of all neurons, in the same
     // Of the last sample run, with record: [T, sample of the neuron], 0 or 1.
     Tensor spikes(const std::string& neuron) const;
 

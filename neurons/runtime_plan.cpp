@@ -62,7 +62,7 @@ class Compiler {
                 refuse("'" + name + "' is not a weight layer, so it has no path to choose");
         for (const size_t node : order_)
             std::visit([&](const auto& op) { lower(op, node); }, graph().nodes[node].op);
-        lay_out();
+        plan_.offsets = arena_.offsets(&plan_.arena_bytes);
         return std::move(plan_);
     }
 
@@ -95,68 +95,15 @@ class Compiler {
 
     // ------------------------------------------------------------------------------------------
     // memory
-    struct Wanted {
-        size_t bytes, first, last;  // stages that use it
-    };
-    static constexpr size_t forever = SIZE_MAX;
-
-    // Room that stays written from one run of the stages to the next.
-    Buffer keep(size_t bytes) {
-        wanted_.push_back({bytes, 0, forever});
-        return Buffer(wanted_.size()) - 1;
-    }
-    // Room from the stage that is added next on.
-    Buffer make(size_t bytes) {
-        wanted_.push_back({bytes, plan_.stages.size(), plan_.stages.size()});
-        return Buffer(wanted_.size()) - 1;
-    }
+    Buffer make(size_t bytes) { return arena_.make(bytes, plan_.stages.size()); }
     // The stage that is added next uses it.
-    void use(Buffer b) {
-        if (b != none && wanted_[size_t(b)].last != forever)
-            wanted_[size_t(b)].last = plan_.stages.size();
-    }
-    size_t float_bytes(size_t count, bool timed) const {
-        // Rows may be read up to the next multiple of 16 channels.
-        return times(times(count, timed ? plan_.chunk : 1), sizeof(float)) + 64;
-    }
+    void use(Buffer b) { arena_.use(b, plan_.stages.size()); }
     Buffer make_floats(size_t count, bool timed) {
-        return timed ? make(float_bytes(count, true)) : keep(float_bytes(count, false));
+        // Rows may be read up to the next multiple of 16 channels.
+        const size_t values = bytes_of(count, timed ? plan_.chunk : 1);
+        const size_t bytes = bytes_of(values, sizeof(float)) + 64;
+        return timed ? make(bytes) : arena_.keep(bytes);
     }
-    static size_t times(size_t a, size_t b) {
-        size_t out = 0;
-        if (__builtin_mul_overflow(a, b, &out) || out > size_t(1) << 46)
-            refuse("a layer needs more memory than there is: " + std::to_string(a) + " x " +
-                   std::to_string(b) + " bytes");
-        return out;
-    }
-
-    // Places buffers that are never used at the same time over each other, the largest first.
-    void lay_out() {
-        std::vector<size_t> by_size(wanted_.size());
-        for (size_t i = 0; i < by_size.size(); ++i) by_size[i] = i;
-        std::stable_sort(by_size.begin(), by_size.end(),
-                         [&](size_t a, size_t b) { return wanted_[a].bytes > wanted_[b].bytes; });
-        plan_.offsets.assign(wanted_.size(), 0);
-        std::vector<size_t> placed;
-        for (const size_t i : by_size) {
-            const Wanted& mine = wanted_[i];
-            std::vector<std::pair<size_t, size_t>> taken;
-            for (const size_t other : placed)
-                if (wanted_[other].first <= mine.last && mine.first <= wanted_[other].last)
-                    taken.emplace_back(plan_.offsets[other],
-                                       plan_.offsets[other] + size_of(wanted_[other]));
-            std::sort(taken.begin(), taken.end());
-            size_t at = 0;
-            for (const auto& [begin, end] : taken) {
-                if (begin >= at + size_of(mine)) break;
-                at = std::max(at, end);
-            }
-            plan_.offsets[i] = at;
-            plan_.arena_bytes = std::max(plan_.arena_bytes, at + size_of(mine));
-            placed.push_back(i);
-        }
-    }
-    static size_t size_of(const Wanted& w) { return (w.bytes + 63) / 64 * 64; }
 
     void add(Stage stage, bool timed) {
         plan_.stages.push_back(std::move(stage));
@@ -175,8 +122,8 @@ class Compiler {
 
     size_t list_of(Signal& s) {
         if (s.list != SIZE_MAX) return s.list;
-        const size_t rows = times(plan_.chunk, s.h);
-        const size_t slots = times(rows, s.w * s.c + 64);
+        const size_t rows = bytes_of(plan_.chunk, s.h);
+        const size_t slots = bytes_of(rows, s.w * s.c + 64);
         if (slots > std::numeric_limits<uint32_t>::max())
             refuse("an activation of " + std::to_string(s.elements()) + " values for " +
                    std::to_string(plan_.chunk) + " steps is more than events can number");
@@ -184,9 +131,9 @@ class Compiler {
         const EventList list = {s.h,
                                 s.w,
                                 s.c,
-                                make(times(times(rows, s.w + 1), sizeof(uint32_t))),
-                                make(times(slots, sizeof(uint32_t))),
-                                graded ? make(times(slots, sizeof(float))) : none};
+                                make(bytes_of(bytes_of(rows, s.w + 1), sizeof(uint32_t))),
+                                make(bytes_of(slots, sizeof(uint32_t))),
+                                graded ? make(bytes_of(slots, sizeof(float))) : none};
         plan_.lists.push_back(list);
         s.list = plan_.lists.size() - 1;
         use(s.bits);
@@ -213,13 +160,19 @@ class Compiler {
     Floats padded_floats_of(Signal& s) {
         Floats x = floats_of(s);
         if (!x.callers) return x;
-        Signal copy = s;
-        copy.x = {make_floats(s.elements(), s.timed), s.timed, false};
-        add(Map{Add{}, x, copy.x.buffer, s.h, s.w, s.c, s.elements()}, s.timed);
-        s.x = copy.x;
-        return s.x;
+        const Buffer copy = make_floats(s.elements(), s.timed);
+        add(Map{Add{}, x, copy, s.h, s.w, s.c, s.elements()}, s.timed);
+        return s.x = {copy, s.timed, false};
     }
 
+    // A signal of these floats alone, of the same shape.
+    static Signal of_floats(const Signal& s, const Floats& x) {
+        Signal out;
+        out.h = s.h, out.w = s.w, out.c = s.c;
+        out.timed = x.timed;
+        out.x = x;
+        return out;
+    }
     // The sum of a node's edges, which are several or one.
     Signal input_of(size_t node) {
         const auto edges = inputs_of(graph(), node);
@@ -233,15 +186,9 @@ class Compiler {
         }
         for (const Floats& x : sum.terms) use(x.buffer);
         sum.out = make_floats(out.elements(), sum.timed);
-        out.timed = sum.timed;
-        out.binary = false;
-        out.bits = none;
-        out.pool.reset();
-        out.list = SIZE_MAX;
-        out.x = {sum.out, sum.timed, false};
-        const bool timed = sum.timed;
-        add(std::move(sum), timed);
-        return out;
+        const Floats x = {sum.out, sum.timed, false};
+        add(std::move(sum), x.timed);
+        return of_floats(out, x);
     }
     // Where a signal is kept, so that what is made of it is made once: the node's own, or a sum.
     Signal& taken_by(size_t node) {
@@ -274,16 +221,11 @@ class Compiler {
 
     Signal mapped(const Operation& op, Signal in, size_t elements) {
         const Floats x = floats_of(in);
-        Signal out = in;
-        out.timed = in.timed || std::holds_alternative<StepBias>(op);
-        out.binary = false;
-        out.bits = none;
-        out.pool.reset();
-        out.list = SIZE_MAX;
+        const bool timed = in.timed || std::holds_alternative<StepBias>(op);
         use(x.buffer);
-        out.x = {make_floats(elements, out.timed), out.timed, false};
-        add(Map{op, x, out.x.buffer, in.h, in.w, in.c, elements}, out.timed);
-        return out;
+        const Floats y = {make_floats(elements, timed), timed, false};
+        add(Map{op, x, y.buffer, in.h, in.w, in.c, elements}, timed);
+        return of_floats(in, y);
     }
     void map(const Operation& op, size_t node) {
         Signal& in = taken_by(node);
@@ -338,12 +280,10 @@ class Compiler {
     }
 
     void lower(const Conv& op, size_t node) {
-        if (sums_for_neuron(node)) return;
-        signals_[node] = layer(op, node, nullptr);
+        if (!sums_for_neuron(node)) signals_[node] = layer(op, node, nullptr);
     }
     void lower(const Linear& op, size_t node) {
-        if (sums_for_neuron(node)) return;
-        signals_[node] = layer(op, node, nullptr);
+        if (!sums_for_neuron(node)) signals_[node] = layer(op, node, nullptr);
     }
 
     // ------------------------------------------------------------------------------------------
@@ -418,7 +358,7 @@ class Compiler {
             out.x = {layer.out, in.timed, false};
         }
         if (!layer.panels.empty())
-            layer.tiles = make(times(plan_.threads, tile_room(layer, plan_.chunk)));
+            layer.tiles = make(bytes_of(plan_.threads, tile_room(layer, plan_.chunk)));
         add(std::move(layer), in.timed);
         return out;
     }
@@ -432,7 +372,7 @@ class Compiler {
         if (inputs_of(graph(), to).size() > 2) return std::nullopt;
         return to;
     }
-    // Of two weight layers before a neuron the one that comes last is added up with it.
+    // Of two weight layers before a neuron, the last is added up with it.
     bool sums_for_neuron(size_t node) {
         const auto neuron = only_neuron(node);
         if (!neuron || !timed_[node]) return false;
@@ -499,7 +439,7 @@ class Compiler {
         if (op.v0.defined()) v0 = op.v0.to_vector<float>();
         fire.theta = rows_of(theta, fire, 1, &fire.theta_pixel);
         fire.v0 = rows_of(v0, fire, 0, &fire.v0_pixel);
-        fire.v = keep(times(times(fire.pixels, fire.padded), sizeof(float)));
+        fire.v = arena_.keep(bytes_of(bytes_of(fire.pixels, fire.padded), sizeof(float)));
 
         std::vector<size_t> terms;
         for (const size_t e : inputs_of(graph(), node)) terms.push_back(graph().edges[e].from);
@@ -526,8 +466,9 @@ class Compiler {
             }
         }
         const size_t words = (fire.channels + 63) / 64;
-        const size_t bit_bytes = times(times(plan_.chunk, fire.pixels), words * sizeof(uint64_t));
-        out.bits = fire.bits = options_.record ? keep(bit_bytes) : none;
+        const size_t bit_bytes =
+            bytes_of(bytes_of(plan_.chunk, fire.pixels), words * sizeof(uint64_t));
+        out.bits = fire.bits = options_.record ? arena_.keep(bit_bytes) : none;
         if (!layer_node) {
             if (fire.bits == none) out.bits = fire.bits = make(bit_bytes);
             use(fire.x.buffer);
@@ -545,9 +486,7 @@ class Compiler {
         signals_[node] = out;
     }
 
-    // Rate of events from which adding over all inputs is faster.
     static double dense_rate(size_t outputs) { return outputs < 32 ? 0.3 : 0.6; }
-
     const RuntimeOptions& options_;
     Plan plan_;
     std::vector<Shape> shapes_;
@@ -555,25 +494,10 @@ class Compiler {
     std::vector<Signal> signals_;
     std::vector<bool> timed_;  // nodes that change with the steps
     Signal sum_;
-    std::vector<Wanted> wanted_;
+    Arena arena_;
 };
 
 }  // namespace
-
-size_t slab_rows(const Layer& layer) {
-    const size_t row = layer.shape.kw * layer.shape.cin * layer.panels.front().width;
-    return std::clamp<size_t>(slab_bytes / (row * sizeof(float)), 1, layer.shape.kh);
-}
-
-size_t tile_room(const Layer& layer, size_t steps) {
-    const size_t bytes = slab_rows(layer) == layer.shape.kh ? tile_bytes : long_tile_bytes;
-    return std::max(bytes, steps * layer.panels.front().width * sizeof(float));
-}
-
-size_t tile_pixels(const Layer& layer, size_t steps) {
-    const size_t sums = steps * layer.panels.front().width * sizeof(float);
-    return std::clamp<size_t>(tile_room(layer, steps) / sums, 1, layer.pixels());
-}
 
 Plan compile(const Graph& graph, const RuntimeOptions& options) {
     return Compiler(graph, options).compile();

@@ -5,12 +5,9 @@
 #include <variant>
 
 #include "neurons/runtime.h"
+#include "neurons/runtime_arena.h"
 
 namespace nc::plan {
-
-// A place in the arena, by number; -1: none.
-using Buffer = int;
-constexpr Buffer none = -1;
 
 // The events of an activation, kernels::EventRows.
 struct EventList {

@@ -300,11 +300,30 @@ class Runner {
 
 }  // namespace
 
-void run_stages(const Plan& plan, const Place& place, bool new_input) {
+size_t slab_rows(const Layer& layer) {
+    const size_t row = layer.shape.kw * layer.shape.cin * layer.panels.front().width;
+    return std::clamp<size_t>(slab_bytes / (row * sizeof(float)), 1, layer.shape.kh);
+}
+
+size_t tile_room(const Layer& layer, size_t steps) {
+    const size_t bytes = slab_rows(layer) == layer.shape.kh ? tile_bytes : long_tile_bytes;
+    return std::max(bytes, steps * layer.panels.front().width * sizeof(float));
+}
+
+size_t tile_pixels(const Layer& layer, size_t steps) {
+    const size_t sums = steps * layer.panels.front().width * sizeof(float);
+    return std::clamp<size_t>(tile_room(layer, steps) / sums, 1, layer.pixels());
+}
+
+void run_stage(const Plan& plan, const Place& place, size_t stage) {
     Runner runner(plan, place);
+    std::visit([&](const auto& s) { runner.run(s); }, plan.stages[stage]);
+}
+
+void run_stages(const Plan& plan, const Place& place, bool new_input) {
     for (size_t i = 0; i < plan.stages.size(); ++i) {
         if (plan.once[i] && !new_input) continue;
-        std::visit([&](const auto& stage) { runner.run(stage); }, plan.stages[i]);
+        run_stage(plan, place, i);
         place.meet();
     }
 }

@@ -39,6 +39,8 @@ struct Place {
 // Ends with all threads having met. new_input: the sample that is not temporal is another one.
 void run_stages(const Plan&, const Place&, bool new_input);
 
+void run_stage(const Plan&, const Place&, size_t stage);
+
 // The neurons that a stage runs, or null.
 const Fire* neurons_of(const Stage&);
 

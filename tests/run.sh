@@ -15,7 +15,7 @@ Stages, all of them by default:
             cases only once: they try all of them against the reference each time)
   clang     clang++: the test binary
   sanitize  g++ with address and undefined sanitizers: the test binary
-  scripts   whole programs, faults planted in kernels, fetch, layers and README, against the g++ release build
+  scripts   whole programs, embedding the library, faults planted in kernels, fetch, layers and README, against the g++ release build
   rtl       the generated hardware in simulators and synthesis tools
   python    against PyTorch and other Python packages, installed in a virtual environment (tests/python/run.sh)
 One stage's tests run while the next one is built. --full runs what takes longer too (the same as NC_FULL=1).
@@ -161,7 +161,7 @@ sanitize_stage() {
 scripts_stage() {
     gcc_build || return
     local name
-    for name in layers cuda_fault fetch program readme; do
+    for name in layers cuda_fault fetch program embed readme; do
         later script "$name" env NC_BUILD="$PWD/build-gcc" bash "tests/${name}_test.sh"
     done
 }
@@ -186,7 +186,7 @@ packages=(meson ninja-build g++ pkg-config libxsimd-dev doctest-dev zlib1g-dev n
 for stage in "${stages[@]}"; do
     case $stage in
         clang) packages+=(clang libomp-dev) ;;
-        scripts) packages+=(python3 curl unzip) ;;
+        scripts) packages+=(python3 curl unzip cmake) ;;
     esac
 done
 need_packages "${packages[@]}" </dev/null || exit 2

@@ -66,7 +66,8 @@ Graph rich_graph() {
     const ops::ConvOptions same = {.pad_h = 1, .pad_w = 1};
     const size_t in = add_node(g, "in", Input{{9, 8, 2}}, {});
     const size_t c1 = add_node(g, "c1", conv(2, 20, 1, same), {in});
-    const size_t s1 = add_node(g, "s1", neuron(20, 1, false), {c1});
+    const size_t steps1 = add_node(g, "steps1", StepBias{random_tensor({2, 20}, 20)}, {c1});
+    const size_t s1 = add_node(g, "s1", neuron(20, 1, false), {steps1});
     const size_t c2 = add_node(g, "c2", conv(20, 20, 3, same), {s1});
     const size_t scale = add_node(g, "scale", Scale{random_tensor({20}, 5)}, {s1});
     const size_t s2 = add_node(g, "s2", neuron(9 * 8 * 20, 0.5, false), {scale, c2});
@@ -78,7 +79,8 @@ Graph rich_graph() {
     const size_t max = add_node(g, "max", MaxPool{}, {s3});
     const size_t c4 = add_node(g, "c4", conv(20, 70, 11, same), {max});
     const size_t short4 = add_node(g, "short4", conv(20, 70, 13, same), {max});
-    const size_t s4 = add_node(g, "s4", neuron(70, 1, false), {c4, short4});
+    const size_t steps4 = add_node(g, "steps4", StepBias{random_tensor({3, 70}, 19)}, {c4});
+    const size_t s4 = add_node(g, "s4", neuron(70, 1, false), {steps4, short4});
     const size_t avg = add_node(
         g, "avg",
         AveragePool{{.kh = 3, .kw = 3, .stride_h = 2, .stride_w = 2, .pad_h = 1, .pad_w = 1}},

@@ -1,0 +1,55 @@
+// What nc_bench infer measures: a trained network through the inference runtime, at the firing
+// rates that real samples cause.
+#pragma once
+
+#include "bench/bench.h"
+#include "engine/tensor.h"
+#include "io/model.h"
+#include "neurons/runtime.h"
+
+namespace nc::bench {
+
+// Samples to run: x [T, N, sample] when temporal, else [N, sample]; from where, in words.
+struct Samples {
+    Tensor x;
+    bool temporal = false;
+    size_t T = 0, N = 0;
+    std::string source;
+};
+
+// N samples of the model's data set, again from the first where it has fewer; random ones, and the
+// source says so, where the model names none. Error when the data set is not there.
+Samples samples_for(const Model&, const std::string& data_root, size_t T, size_t N);
+
+struct InferCase {
+    const kernels::Table<float>* table;
+    size_t T, N, threads;
+    RuntimePath path;
+};
+
+struct InferRow {
+    Row row;
+    std::vector<LayerActivity> activity;
+    double dense_operations = 0;  // of all inputs, where operations are those that events cause
+    Tensor logits;                // [N, K]
+    size_t spikes = 0;            // of all neurons
+    std::string again;            // the command for this row alone
+};
+
+// Runs the samples, after checking the spikes' sums against the interpreter: Error when an output
+// differs at any step of the first few samples. The floor: one addition for each weight an event
+// meets (multiplications by analog inputs: two operations), or all weights read once.
+InferRow measure_inference(Machine&, const Model&, const std::string& path, const Samples&,
+                           const InferCase&, double seconds);
+
+// Latencies of single runs through nc.h, in seconds.
+struct Latency {
+    size_t runs = 0;
+    double p50 = 0, p99 = 0, p999 = 0, maximum = 0;
+};
+// This thread stays on one processor meanwhile.
+Latency measure_latency(const std::string& path, const Samples&, const InferCase&, size_t runs);
+
+const char* path_name(RuntimePath);  // auto, dense, event
+
+}  // namespace nc::bench

@@ -1,0 +1,79 @@
+#!/usr/bin/env bash
+# The same networks, weights and samples here and in Python's packages, taking turns: one table of ratios each.
+set -uo pipefail
+usage() {
+    cat <<'END'
+usage: bash bench/peers/run.sh [--T LIST] [--batch LIST] [--threads LIST] [--rounds N] [--out DIR] MODEL...
+
+MODEL: spiking networks of nc_train --neuron or nc_convert; none: cnn-nmnist-3x3 is trained first, on N-MNIST where
+NC_DATA has it and on simulated events where not. Lists are separated by commas (default: T 16, batch 1,32, threads
+1 and all). NC_BUILD names the build (default: build). Python's packages go into a virtual environment of their own
+in ~/.cache/neurocuda/peers (NC_VENV names another); what cannot be installed is skipped by name. --out DIR keeps
+JSON results.
+END
+}
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+T=16 batches=1,32 threads=1,$(nproc) rounds=20 out='' models=()
+[ "$(nproc)" -gt 1 ] || threads=1
+while [ $# -gt 0 ]; do
+    case $1 in
+        --T) T=$2; shift 2 ;;
+        --batch) batches=$2; shift 2 ;;
+        --threads) threads=$2; shift 2 ;;
+        --rounds) rounds=$2; shift 2 ;;
+        --out) out=$2; shift 2 ;;
+        -h | --help) usage; exit 0 ;;
+        -*) echo "error: unknown option: $1" >&2; usage >&2; exit 2 ;;
+        *) models+=("$(realpath "$1")"); shift ;;
+    esac
+done
+build=$(cd "${NC_BUILD:-$root/build}" 2>/dev/null && pwd) || { echo 'error: no build; NC_BUILD names its folder' >&2; exit 2; }
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+[ -z "$out" ] || { mkdir -p "$out" && out=$(realpath "$out"); } || exit 2
+
+venv=${NC_VENV:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/neurocuda/peers}
+python=$venv/bin/python
+if ! [ -e "$venv/installed" ]; then
+    echo "Installing Python packages in $venv"
+    python3 -m venv "$venv" || exit 2
+    pip=("$python" -m pip install -q --no-input --disable-pip-version-check --retries 1 --timeout 30)
+    site=$("$python" -c 'import sysconfig; print(sysconfig.get_path("platlib"))')
+    "${pip[@]}" numpy || exit 2
+    # PyTorch without the 2 GB of CUDA that it asks for.
+    "${pip[@]}" --no-deps torch && "$python" "$root/tests/python/cpu_torch.py" "$site" && "${pip[@]}" torch
+    for name in snntorch spikingjelly; do "${pip[@]}" "$name" || echo "could not install $name"; done
+    touch "$venv/installed"
+fi
+
+# nc.h for Python.
+g++ -shared -o "$work/libnc.so" -Wl,--whole-archive "$build/libnc.a" -Wl,--no-whole-archive -fopenmp -lz -lpthread ||
+    exit 2
+if [ ${#models[@]} = 0 ]; then
+    data=synthetic-events
+    [ ! -d "${NC_DATA:-}/nmnist" ] || data=nmnist
+    models=("$work/cnn-nmnist-3x3.safetensors")
+    "$build/nc_train" --model cnn-nmnist-3x3 --neuron lif --dataset $data --T 16 --epochs 4 --out "${models[0]}" || exit 1
+fi
+
+failed=0
+for model in "${models[@]}"; do
+    for t in ${T//,/ }; do
+        for batch in ${batches//,/ }; do
+            dump=$work/samples
+            rm -rf "$dump"
+            mkdir "$dump"
+            "$build/nc_bench" infer "$model" --T "$t" --batch "$batch" --threads 1 --seconds 0 --dump "$dump" \
+                >/dev/null || { failed=1; continue; }
+            for n in ${threads//,/ }; do
+                echo
+                echo "$(basename "$model"), T $t, batch $batch, $n threads"
+                name=$(basename "$model" .safetensors)-T$t-batch$batch-threads$n.json
+                OMP_NUM_THREADS=$n "$python" -W ignore "$here/peers.py" --library "$work/libnc.so" --model "$model" \
+                    --samples "$dump" --threads "$n" --rounds "$rounds" ${out:+--json "$out/$name"} || failed=1
+            done
+        done
+    done
+done
+exit $failed
