@@ -21,6 +21,7 @@ int finetune_command(int argc, char** argv);
 int quantize_command(int argc, char** argv);
 int verify_command(int argc, char** argv);
 int export_command(int argc, char** argv);
+int frames_command(int argc, char** argv);
 int info_command(int argc, char** argv);
 int backends_command(int argc, char** argv);
 

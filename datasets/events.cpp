@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "datasets/augment.h"
+#include "datasets/recordings.h"
 #include "io/bytes.h"
 
 namespace nc {
@@ -100,35 +101,7 @@ class EventDataset : public Dataset {
 
 Recording parse_nmnist(const std::vector<uint8_t>& file, const std::string& path, size_t height,
                        size_t width) {
-    constexpr size_t bytes_per_event = 5;
-    constexpr uint8_t overflow_mark = 240;
-    constexpr int64_t overflow_time = 1 << 13;
-    if (file.size() % bytes_per_event != 0)
-        throw Error("[" + path + "] truncated: " + std::to_string(file.size()) +
-                        " bytes are not a whole number of 5-byte events",
-                    ErrorKind::data);
-    Recording out{height, width, {}};
-    out.events.reserve(file.size() / bytes_per_event);
-    int64_t added = 0;
-    for (size_t at = 0; at < file.size(); at += bytes_per_event) {
-        const uint8_t* b = file.data() + at;
-        if (b[1] == overflow_mark) {
-            added += overflow_time;
-            continue;
-        }
-        if (b[0] >= width || b[1] >= height)
-            throw Error("[" + path + "] event (" + std::to_string(b[0]) + ", " +
-                            std::to_string(b[1]) + ") at byte " + std::to_string(at) +
-                            " is outside " + std::to_string(width) + " x " + std::to_string(height),
-                        ErrorKind::data);
-        const int64_t time = int64_t(b[2] & 127) << 16 | int64_t(b[3]) << 8 | b[4];
-        out.events.push_back({time + added, b[0], b[1], uint8_t(b[2] >> 7)});
-    }
-    if (out.events.empty()) throw Error("[" + path + "] no events", ErrorKind::data);
-    const auto earlier = [](const Event& a, const Event& b) { return a.t < b.t; };
-    if (!std::is_sorted(out.events.begin(), out.events.end(), earlier))
-        std::stable_sort(out.events.begin(), out.events.end(), earlier);
-    return out;
+    return read_recording(Source(file.data(), file.size(), path), {"nmnist", width, height});
 }
 
 RecordingSource nmnist_source(const std::string& folder) {
@@ -170,8 +143,7 @@ RecordingSource nmnist_source(const std::string& folder) {
         paths.push_back(item.path);
     }
     out.recording = [paths = std::move(paths)](size_t i) {
-        constexpr size_t largest = size_t(1) << 30;
-        return parse_nmnist(read_file(paths[i], largest), paths[i]);
+        return read_recording(Source(paths[i]), {"nmnist"});
     };
     return out;
 }

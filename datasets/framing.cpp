@@ -21,12 +21,6 @@ constexpr Name names[] = {{Framing::Kind::tonic_bins, "tonic:bins"},
                           {Framing::Kind::sj_time, "sj:time"}};
 constexpr int64_t most_frames = 100'000;
 
-size_t first_at(const std::vector<Event>& events, int64_t t) {
-    const auto at = std::lower_bound(events.begin(), events.end(), t,
-                                     [](const Event& e, int64_t time) { return e.t < time; });
-    return size_t(at - events.begin());
-}
-
 void bound_frames(int64_t frames, const Framing& framing) {
     if (frames > most_frames)
         throw Error("[framing] " + framing.str() + " gives " + std::to_string(frames) +
@@ -44,6 +38,25 @@ std::string Framing::str() const {
     return "";
 }
 
+int64_t parse_duration(const std::string& text) {
+    const auto fail = [&](const std::string& what) {
+        throw Error("[framing] duration '" + text + "': " + what, ErrorKind::usage, "10ms");
+    };
+    constexpr int64_t longest = int64_t(1) << 40;
+    const std::pair<const char*, int64_t> units[] = {{"us", 1}, {"ms", 1000}, {"s", 1'000'000}};
+    int64_t value = 0;
+    const char* end = text.data() + text.size();
+    const auto parsed = std::from_chars(text.data(), end, value);
+    if (parsed.ec != std::errc() || value < 1) fail("a number of at least 1 wanted");
+    for (const auto& [name, factor] : units)
+        if (std::string(parsed.ptr, end) == name) {
+            if (value > longest / factor) fail("too large");
+            return value * factor;
+        }
+    fail("it needs a unit: us, ms or s");
+    return 0;
+}
+
 Framing parse_framing(const std::string& text) {
     const std::string hint =
         "tonic:bins=10, tonic:window=10ms, tonic:count=1000, sj:number=16 or sj:time=16";
@@ -58,62 +71,68 @@ Framing parse_framing(const std::string& text) {
                                    [&](const Name& n) { return key == n.text; });
     if (name == std::end(names)) fail("unknown convention '" + key + "'");
     out.kind = name->kind;
-    const char* begin = text.data() + equals + 1;
-    const char* end = text.data() + text.size();
-    const auto parsed = std::from_chars(begin, end, out.value);
-    if (parsed.ec != std::errc() || out.value < 1) fail("a number of at least 1 wanted");
-    std::string unit(parsed.ptr, end);
-    int64_t factor = 1;
+    const std::string number = text.substr(equals + 1);
     if (out.kind == Framing::Kind::tonic_window) {
-        if (unit == "us")
-            factor = 1;
-        else if (unit == "ms")
-            factor = 1000;
-        else if (unit == "s")
-            factor = 1'000'000;
-        else
-            fail("the window needs a unit: us, ms or s");
-        unit.clear();
+        out.value = parse_duration(number);
+        return out;
     }
-    if (!unit.empty()) fail("'" + unit + "' after the number");
-    constexpr int64_t longest = int64_t(1) << 40;
-    if (out.value > longest / factor) fail("too large");
-    out.value *= factor;
+    const char* end = number.data() + number.size();
+    const auto parsed = std::from_chars(number.data(), end, out.value);
+    if (parsed.ec != std::errc() || out.value < 1) fail("a number of at least 1 wanted");
+    if (parsed.ptr != end) fail("'" + std::string(parsed.ptr, end) + "' after the number");
+    constexpr int64_t most = int64_t(1) << 40;
+    if (out.value > most) fail("too large");
     if (out.fixed_frames()) bound_frames(out.value, out);
     return out;
 }
 
-std::vector<size_t> frame_bounds(const Recording& recording, const Framing& framing) {
+FramePlan::FramePlan(const Framing& framing, const Extent& extent) {
     using Kind = Framing::Kind;
-    const auto& events = recording.events;
-    if (events.empty()) throw Error("[framing] a recording without events", ErrorKind::data);
-    const int64_t n = int64_t(events.size()), value = framing.value;
-    const int64_t first = events.front().t, duration = events.back().t - first;
-    int64_t frames = value, window = 0, count = 0;
+    if (extent.events == 0) throw Error("[framing] a recording without events", ErrorKind::data);
+    const int64_t value = framing.value, duration = extent.last - extent.first;
+    first_ = extent.first;
+    frames_ = value;
     switch (framing.kind) {
         case Kind::tonic_bins:
         case Kind::sj_time:
-            window = duration / value;
+            window_ = duration / value;
             break;
         case Kind::tonic_window:
-            window = value;
-            frames = std::max<int64_t>(duration / value, 1);
+            window_ = value;
+            frames_ = std::max<int64_t>(duration / value, 1);
             break;
         case Kind::tonic_count:
-            count = std::min(value, n);
-            frames = n / count;
+            count_ = std::min(uint64_t(value), extent.events);
+            frames_ = int64_t(extent.events / count_);
             break;
         case Kind::sj_number:
-            count = n / value;
+            count_ = extent.events / uint64_t(value);
             break;
     }
-    bound_frames(frames, framing);
-    const bool by_count = framing.kind == Kind::tonic_count || framing.kind == Kind::sj_number;
-    std::vector<size_t> bounds(size_t(frames) + 1);
-    for (int64_t f = 0; f <= frames; ++f)
-        bounds[size_t(f)] = by_count ? size_t(f * count) : first_at(events, first + f * window);
-    if (framing.kind == Kind::sj_number || framing.kind == Kind::sj_time)
-        bounds.back() = events.size();
+    by_count_ = framing.kind == Kind::tonic_count || framing.kind == Kind::sj_number;
+    remainder_ = framing.kind == Kind::sj_number || framing.kind == Kind::sj_time;
+    bound_frames(frames_, framing);
+}
+
+size_t FramePlan::frame_of(uint64_t i, int64_t t) const {
+    // Frames of no length, or of no events, hold nothing.
+    uint64_t frame = uint64_t(frames_);
+    if (by_count_ && count_ > 0) frame = i / count_;
+    if (!by_count_ && window_ > 0) frame = uint64_t((t - first_) / window_);
+    return size_t(std::min(frame, uint64_t(remainder_ ? frames_ - 1 : frames_)));
+}
+
+std::vector<size_t> frame_bounds(const Recording& recording, const Framing& framing) {
+    const auto& events = recording.events;
+    Extent extent{events.size(), 0, 0};
+    if (!events.empty()) extent = {events.size(), events.front().t, events.back().t};
+    const FramePlan plan(framing, extent);
+    std::vector<size_t> bounds(plan.frames() + 1);
+    size_t open = 1;  // frames before it are closed
+    for (size_t i = 0; i < events.size(); ++i)
+        for (const size_t frame = plan.frame_of(i, events[i].t); open <= frame; ++open)
+            bounds[open] = i;
+    for (; open <= plan.frames(); ++open) bounds[open] = events.size();
     return bounds;
 }
 

@@ -31,6 +31,29 @@ struct Framing {
 };
 Framing parse_framing(const std::string& text);  // Error with a hint
 
+// Of a recording's events, in time order.
+struct Extent {
+    uint64_t events = 0;
+    int64_t first = 0, last = 0;  // times, when there are events
+};
+
+// Which frame an event belongs to, known from the extent alone. Error without events, and above
+// 100 000 frames.
+class FramePlan {
+ public:
+    FramePlan(const Framing&, const Extent&);
+    size_t frames() const { return size_t(frames_); }
+    // Of event i (in time order) at time t; frames() when it is in none. Ascends with i.
+    size_t frame_of(uint64_t i, int64_t t) const;
+
+ private:
+    int64_t frames_ = 0, window_ = 0, first_ = 0;
+    uint64_t count_ = 0;
+    bool by_count_ = false, remainder_ = false;  // the last frame takes what is left over
+};
+
+int64_t parse_duration(const std::string& text);  // "10ms" (or us, s) in microseconds, > 0; Error
+
 // Frame f holds the events [bounds[f], bounds[f + 1]). The recording has at least one event. Error
 // above 100 000 frames.
 std::vector<size_t> frame_bounds(const Recording&, const Framing&);

@@ -18,18 +18,14 @@ namespace fs = std::filesystem;
 
 class File {
  public:
-    File(const std::string& path, int flags, mode_t mode = 0666)
-        : fd_(open(path.c_str(), flags | O_CLOEXEC, mode)) {}
-    ~File() { release(); }
+    File(const std::string& path, int flags) : fd_(open(path.c_str(), flags | O_CLOEXEC)) {}
+    ~File() {
+        if (fd_ >= 0) close(fd_);
+    }
     File(const File&) = delete;
     File& operator=(const File&) = delete;
     int fd() const { return fd_; }
     bool ok() const { return fd_ >= 0; }
-    bool release() {  // false when the last write failed late
-        const int fd = fd_;
-        fd_ = -1;
-        return fd < 0 || close(fd) == 0;
-    }
 
  private:
     int fd_;
@@ -136,35 +132,51 @@ std::vector<uint8_t> read_maybe_gzip(const std::string& path, size_t max_bytes) 
     return packed ? inflate_gzip(bytes, path, max_bytes) : bytes;
 }
 
-void write_file(const std::string& path, const void* data, size_t bytes) {
+FileWriter::FileWriter(const std::string& path) : path_(path) {
     std::error_code ignored;
     // What a link points to is replaced, not the link.
-    const fs::path target =
-        fs::is_symlink(path, ignored) ? fs::weakly_canonical(path, ignored) : fs::path(path);
-    if (fs::is_directory(target, ignored)) fail("write", path, EISDIR);
-    const char* from = static_cast<const char*>(data);
-    if (fs::exists(target, ignored) && !fs::is_regular_file(target, ignored)) {
-        // A device or a pipe: there is nothing to rename over.
-        File file(target, O_WRONLY);
-        if (!file.ok() || !write_all(file.fd(), from, bytes) || !file.release())
-            fail("write", path, errno);
-        return;
-    }
+    target_ = fs::is_symlink(path, ignored) ? fs::weakly_canonical(path, ignored).string() : path;
+    if (fs::is_directory(target_, ignored)) fail("write", path, EISDIR);
+    // A device or a pipe: there is nothing to rename over.
+    const bool rename = !fs::exists(target_, ignored) || fs::is_regular_file(target_, ignored);
+    if (rename) temporary_ = target_ + "." + std::to_string(getpid()) + ".tmp";
+    fd_ = rename ? open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)
+                 : open(target_.c_str(), O_WRONLY | O_CLOEXEC);
+    if (fd_ < 0) fail("write", path, errno);
+}
 
-    const std::string temporary = target.string() + "." + std::to_string(getpid()) + ".tmp";
-    const auto give_up = [&] {
-        const int reason = errno;
-        unlink(temporary.c_str());
-        fail("write", path, reason);
-    };
-    File file(temporary, O_WRONLY | O_CREAT | O_TRUNC);
-    if (!file.ok()) fail("write", path, errno);
-    if (!write_all(file.fd(), from, bytes) || fsync(file.fd()) != 0 || !file.release()) give_up();
-    if (rename(temporary.c_str(), target.c_str()) != 0) give_up();
+FileWriter::~FileWriter() {
+    if (fd_ < 0) return;
+    close(fd_);
+    if (!temporary_.empty()) unlink(temporary_.c_str());
+}
+
+void FileWriter::give_up() {
+    fail("write", path_, errno);
+}
+
+void FileWriter::write(const void* data, size_t bytes) {
+    if (!write_all(fd_, static_cast<const char*>(data), bytes)) give_up();
+}
+
+void FileWriter::commit() {
+    if (!temporary_.empty() &&
+        (fsync(fd_) != 0 || rename(temporary_.c_str(), target_.c_str()) != 0))
+        give_up();
+    const int fd = fd_;
+    fd_ = -1;
+    if (close(fd) != 0) give_up();
+    if (temporary_.empty()) return;
     // The rename itself survives a power cut once the folder is synced; not every file system can.
-    const fs::path parent = target.parent_path();
+    const fs::path parent = fs::path(target_).parent_path();
     const File folder(parent.empty() ? "." : parent.string(), O_RDONLY | O_DIRECTORY);
     if (folder.ok()) fsync(folder.fd());
+}
+
+void write_file(const std::string& path, const void* data, size_t bytes) {
+    FileWriter file(path);
+    file.write(data, bytes);
+    file.commit();
 }
 
 void write_file(const std::string& path, const std::string& text) {
@@ -216,6 +228,55 @@ std::vector<uint8_t> Source::bytes(uint64_t offset, size_t n) const {
     std::vector<uint8_t> out(n);
     read(offset, out.data(), n);
     return out;
+}
+
+ByteStream::ByteStream(Fill fill, std::string path)
+    : fill_(std::move(fill)), path_(std::move(path)) {}
+
+ByteStream::ByteStream(const Source& source)
+    : ByteStream(
+          [source, at = uint64_t(0)](uint8_t* to, size_t n) mutable {
+              n = size_t(std::min<uint64_t>(n, source.size() - at));
+              source.read(at, to, n);
+              at += n;
+              return n;
+          },
+          source.path()) {}
+
+bool ByteStream::refill(size_t n) {
+    constexpr size_t capacity = size_t(1) << 16, largest = size_t(1) << 20;
+    if (n > largest) truncated(n);
+    std::copy(buffer_.begin() + ptrdiff_t(at_), buffer_.begin() + ptrdiff_t(end_), buffer_.begin());
+    end_ -= at_;
+    at_ = 0;
+    if (buffer_.size() < std::max(n, capacity)) buffer_.resize(std::max(n, capacity));
+    while (end_ < n) {
+        const size_t got = fill_(buffer_.data() + end_, buffer_.size() - end_);
+        if (got == 0) return false;
+        end_ += got;
+        filled_ += got;
+    }
+    return true;
+}
+
+void ByteStream::truncated(size_t n) const {
+    fail("truncated: " + std::to_string(n) + " bytes wanted, " + std::to_string(end_ - at_) +
+         " left");
+}
+
+void ByteStream::fail(const std::string& what) const {
+    throw Error("[" + path_ + "] " + what + " at byte " + std::to_string(offset()),
+                ErrorKind::data);
+}
+
+std::string ByteStream::line() {
+    constexpr size_t longest = size_t(1) << 16;
+    std::string out;
+    while (out.size() < longest) {
+        out += char(*take(1));
+        if (out.back() == '\n') return out;
+    }
+    fail("a header line without end");
 }
 
 Reader::Reader(const uint8_t* data, size_t size, std::string path, ErrorKind kind)

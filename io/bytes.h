@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -45,6 +46,59 @@ class Source {
     const uint8_t* data_ = nullptr;
     uint64_t size_ = 0;
     std::string path_;
+};
+
+// Bytes in order through a buffer, so that a file of any size takes constant memory.
+class ByteStream {
+ public:
+    // Gives up to n bytes, 0 only at the end.
+    using Fill = std::function<size_t(uint8_t* to, size_t n)>;
+    ByteStream(Fill fill, std::string path);
+    explicit ByteStream(const Source&);
+    uint64_t offset() const { return filled_ - (end_ - at_); }
+    const std::string& path() const { return path_; }
+    bool at_end() { return at_ == end_ && !refill(1); }
+    // n <= 2^20. Valid until the next call; take moves on. take's Error on fewer names the place;
+    // peek is null then.
+    const uint8_t* peek(size_t n) {
+        return end_ - at_ >= n || refill(n) ? buffer_.data() + at_ : nullptr;
+    }
+    const uint8_t* take(size_t n) {
+        if (end_ - at_ < n && !refill(n)) truncated(n);
+        at_ += n;
+        return buffer_.data() + at_ - n;
+    }
+    // Up to and with '\n'. Error when it is longer than 64 KiB or the file ends before.
+    std::string line();
+    [[noreturn]] void fail(const std::string& what) const;  // "[path] what at byte N"
+
+ private:
+    bool refill(size_t n);
+    [[noreturn]] void truncated(size_t n) const;
+
+    Fill fill_;
+    std::string path_;
+    std::vector<uint8_t> buffer_;
+    size_t at_ = 0, end_ = 0;
+    uint64_t filled_ = 0;
+};
+
+// A file written piece by piece under a temporary name, which becomes `path` in commit(); without
+// it nothing is left. Error names the path and the reason.
+class FileWriter {
+ public:
+    explicit FileWriter(const std::string& path);
+    ~FileWriter();
+    FileWriter(const FileWriter&) = delete;
+    FileWriter& operator=(const FileWriter&) = delete;
+    void write(const void* data, size_t bytes);
+    void commit();
+
+ private:
+    [[noreturn]] void give_up();
+
+    std::string path_, target_, temporary_;  // no temporary: a device or a pipe
+    int fd_ = -1;
 };
 
 // Bounds-checked little-endian cursor over bytes; every read past the end is an Error that names

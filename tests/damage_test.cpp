@@ -1,21 +1,19 @@
 // Files with random damage: every reader gives a value or an nc::Error, never anything else. What
 // it reads must not depend on luck either, which the sanitizers watch.
-#include <zlib.h>
-
 #include "datasets/cifar.h"
 #include "datasets/events.h"
 #include "datasets/idx.h"
 #include "io/bytes.h"
 #include "io/model.h"
 #include "io/npy.h"
+#include "io/zip.h"
 #include "tests/check.h"
+#include "tests/recording_files.h"
 
 using namespace nc;
 using namespace nc::test;
 
 namespace {
-
-using Bytes = std::vector<uint8_t>;
 
 // A few bytes flipped, overwritten, cut out or put in; structural characters are likely, since
 // others mostly fail at the first check.
@@ -89,17 +87,59 @@ TEST_CASE("damaged: IDX, CIFAR-10, N-MNIST and gzip") {
           }) > 1000);
 
     const Bytes plain(2000, 3);
-    Bytes packed(compressBound(2000) + 64);
-    z_stream stream{};
-    REQUIRE(deflateInit2(&stream, 6, Z_DEFLATED, 16 + MAX_WBITS, 8, Z_DEFAULT_STRATEGY) == Z_OK);
-    stream.next_in = const_cast<Bytef*>(plain.data());
-    stream.avail_in = uInt(plain.size());
-    stream.next_out = packed.data();
-    stream.avail_out = uInt(packed.size());
-    REQUIRE(deflate(&stream, Z_FINISH) == Z_STREAM_END);
-    packed.resize(stream.total_out);
-    deflateEnd(&stream);
-    CHECK(refused(packed, 4, [](const Bytes& b) { inflate_gzip(b, "x", 1 << 20); }) > 1000);
+    CHECK(refused(deflated(plain, true), 4, [](const Bytes& b) { inflate_gzip(b, "x", 1 << 20); }) >
+          1000);
+}
+
+TEST_CASE("damaged: every format of recordings, and zip") {
+    std::vector<Event> events;
+    for (uint16_t i = 0; i < 40; ++i)
+        events.push_back({1000 + 99 * i, uint16_t(i % 34), uint16_t(i * 7 % 34), uint8_t(i % 2)});
+    for (const auto& f : recording_files) {
+        CAPTURE(f.name);
+        const auto read = [&](const Bytes& b) {
+            RecordingOptions options{f.name, 34, 34};
+            options.denoise = 500;
+            read_recording(Source(b.data(), b.size(), "x"), options);
+        };
+        const Bytes good = f.encode(events);
+        CHECK(refused(good, 9, read) > 300);
+        CHECK(refused(good, 10,
+                      [](const Bytes& b) { format_of(Source(b.data(), b.size(), "x")); }) > 0);
+    }
+    const Bytes zip = zip_of({{"a", Bytes(300, 1), true}, {"b", Bytes(20, 2), false}}, true, "end");
+    CHECK(refused(zip, 11, [](const Bytes& b) {
+              const Zip archive(Source(b.data(), b.size(), "x"));
+              for (const ZipEntry& e : archive.entries()) archive.read(e);
+          }) > 1000);
+}
+
+TEST_CASE("truncated at every byte: each format of recordings") {
+    const std::vector<Event> events = {{5000, 3, 4, 1}, {5001, 5, 4, 0}, {9999, 33, 33, 1}};
+    for (const auto& f : recording_files) {
+        CAPTURE(f.name);
+        const Bytes good = f.encode(events);
+        size_t shorter = 0;
+        for (size_t n = 0; n < good.size(); ++n) {
+            const Bytes cut(good.begin(), good.begin() + ptrdiff_t(n));
+            std::vector<Event> read;
+            const std::string error = error_of([&] {
+                read = read_recording(Source(cut.data(), n, "cut"), {f.name, 34, 34}).events;
+            });
+            if (error.empty()) {
+                // Between two events where the format has no count: a shorter recording.
+                ++shorter;
+                CHECK(read.size() < events.size());
+                CHECK(std::equal(read.begin(), read.end(), events.begin()));
+            } else {
+                CHECK(contains(error, "[cut"));
+            }
+        }
+        // EVT: a word of time or row may follow the last event that is left.
+        const bool counted = f.name == std::string("npy") || f.name == std::string("npz") ||
+                             f.name == std::string("aedat3");
+        CHECK(shorter == (counted ? 0 : f.name == std::string("evt3") ? 5 : 2));
+    }
 }
 
 TEST_CASE("damaged: JSON, graphs, NPY and model files") {
