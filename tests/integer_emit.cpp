@@ -1,5 +1,5 @@
 // Writes the RTL, or the C++ for HLS, of a test network: integer_emit
-// mlp|conv|lif|residual|small|coarse SAMPLES T LANES FOLDER [temporal] [pipelined] [hls].
+// mixed|small|coarse SAMPLES T LANES FOLDER [temporal] [pipelined] [hls].
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -13,10 +13,12 @@ using namespace nc::test;
 namespace {
 
 IntegerBuilder network(const std::string& name) {
-    if (name == "mlp") return integer_mlp({784, 256, 256, 10}, 1);
-    if (name == "conv") return integer_conv(2);
-    if (name == "lif") return integer_mlp({100, 64, 33, 10}, 3, 2048);
-    if (name == "residual") return integer_residual(4);
+    if (name == "mixed") {  // every kind of synapse, and IF neurons beside leaky ones
+        IntegerBuilder b = integer_residual(4);
+        b.net.populations[2].decay = 1365;
+        b.net.populations[4].decay = 600;
+        return b;
+    }
     if (name == "small") return integer_mlp({16, 24, 16, 4}, 5);
     if (name == "coarse") {  // everything a multiple of 16: membranes often meet their threshold
         IntegerBuilder b = integer_mlp({16, 24, 16, 4}, 5);
