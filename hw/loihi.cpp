@@ -111,6 +111,11 @@ class Chip {
           observe_(observe),
           states_(net.populations.size()) {
         check_run("loihi", net, input.size(), N, T, temporal);
+        const std::vector<Reach> reaches = reach(net, 1);
+        for (size_t i = 1; i < states_.size(); ++i)
+            if (reaches[i].current > INT32_MAX)
+                fail(net.populations[i].name + ": its weights can sum up to " +
+                     std::to_string(reaches[i].current) + ", which leaves 32 bits");
         for (size_t i = 1; i < states_.size(); ++i) start(i);
     }
 
@@ -187,11 +192,16 @@ class Chip {
             else
                 from_spikes(p, s, syn, t - syn.delay);
         }
+        uint32_t magnitudes = 0;
+        for (const int32_t a : s.a) magnitudes |= uint32_t(a < 0 ? ~a : a);
+        if (magnitudes >> 24 != 0) fail(p.name + ": a weighted sum does not fit 24 bits");
         out.neuron_steps += p.spiking ? n : 0;
         if (!p.spiking) {
             for (size_t j = 0; j < n; ++j) {
                 s.sums[j] += s.a[j] + p.bias[j % p.channels()];
                 s.v[j] = int32_t(s.sums[j]);
+                if (observe_ && s.v[j] != s.sums[j])
+                    fail(p.name + ": a sum of " + std::to_string(s.sums[j]) + " leaves 32 bits");
                 s.u[j] = s.a[j] * 64;
             }
         } else {

@@ -3,6 +3,7 @@
 #include "io/json.h"
 #include "io/npy.h"
 #include "tests/check.h"
+#include "tests/integer_networks.h"
 
 using namespace nc;
 using namespace nc::test;
@@ -160,4 +161,17 @@ TEST_CASE("lava: stored weights by hand") {
                        run_lava(compute, dense, {}, {0}, 1, 3, 1);
                    }),
                    "2 weights and 1 inputs for 1 neurons, 3 inputs and 1 steps"));
+}
+
+TEST_CASE("loihi: sums that no register holds are refused, not wrapped") {
+    Compute compute(Device{}, 1);
+    const auto refused = [&](size_t inputs) {
+        IntegerBuilder b = integer_mlp({inputs, 1, 2}, 1);
+        std::fill_n(b.net.populations[1].synapses[0].weight.begin(), inputs, int8_t(127));
+        const std::vector<int16_t> events(inputs, 127);
+        return error_of([&] { run_loihi(compute, b.net, events, 1, 2, false); });
+    };
+    CHECK(refused(1000).empty());
+    CHECK(contains(refused(2000), "layer1: a weighted sum does not fit 24 bits"));
+    CHECK(contains(refused(200000), "which leaves 32 bits"));
 }
