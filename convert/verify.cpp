@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "convert/integer_run.h"
 #include "hw/fpga.h"
 #include "hw/loihi.h"
 #include "neurons/train.h"
@@ -18,14 +19,6 @@ constexpr size_t trace_bytes = size_t(256) << 20;  // what a batch's traces may 
 struct Trace {
     std::vector<int32_t> u, v;
     std::vector<uint64_t> bits;  // [T, words]
-};
-
-struct Samples {
-    Tensor x;  // [N, ..] or [T, N, ..]
-    std::vector<int32_t> labels;
-    bool temporal = false;
-    std::vector<int16_t> events;
-    size_t N = 0;
 };
 
 VerifiedBackend backend(const std::string& name, const std::string& kind) {
@@ -48,7 +41,6 @@ class Verifier {
             throw Error("[verify] T is " + std::to_string(options.T) + ", the recordings have " +
                         std::to_string(data.steps()) + " frames");
         if (options.device != nullptr) there_ = on_device(g, *options.device);
-        for (const Population& p : net_.populations) leaky_ = leaky_ || p.decay != 0;
         size_t count = 0;
         const auto* tables = kernels::usable(&count);
         for (size_t i = 0; i < count; ++i)
@@ -70,31 +62,26 @@ class Verifier {
         } catch (const Error& e) {  // registers it would need are wider than it has
             out.left_out.push_back(std::string("fpga: ") + e.what());
         }
-        if (leaky_)
-            out.left_out.push_back("float: leaky neurons truncate on integer targets");
-        else
-            for (const std::string& name : float_backends())
-                out.backends.push_back(backend("float " + name, "float with the same integers"));
+        for (const std::string& name : float_backends())
+            out.backends.push_back(backend("float " + name, "float with the same integers"));
         size_t done = 0;
         while (done < samples_) {
             size_t count = std::min(batch_size(), samples_ - done);
             if (done < options_.reference_samples)  // a batch that it takes whole
                 count = std::min(count, options_.reference_samples - done);
-            const Samples batch = take(done, count);
+            const IntegerBatch batch = integer_batch(best_, net_, data_, done, count);
             standard(batch, out.backends.front());
             size_t at = 1;
             for (const auto* table : tables_)
                 if (table != best_.table) simulated(*table, batch, done, out.backends[at++]);
             if (plan_.T > 0) on_fpga(batch, out.backends[at++]);
-            if (!leaky_) {
-                for (const auto* table : tables_) {
-                    Compute compute(*table, options_.threads);
-                    if (takes(*table, done)) floats(compute, g_, batch, out.backends[at]);
-                    ++at;
-                }
-                if (options_.device != nullptr)
-                    floats(*options_.device, there_, batch, out.backends[at]);
+            for (const auto* table : tables_) {
+                Compute compute(*table, options_.threads);
+                if (takes(*table, done)) floats(compute, g_, batch, out.backends[at]);
+                ++at;
             }
+            if (options_.device != nullptr)
+                floats(*options_.device, there_, batch, out.backends[at]);
             done += batch.N;
             if (options_.stop && options_.stop()) throw Interrupted();
         }
@@ -110,39 +97,26 @@ class Verifier {
         return std::clamp<size_t>(trace_bytes / bytes, 1, 100);
     }
 
-    Samples take(size_t first, size_t count) {
-        std::vector<uint32_t> indices(count);
-        for (size_t i = 0; i < count; ++i) indices[i] = uint32_t(first + i);
-        Random random(0);
-        Batch batch = data_.batch(best_, indices, {}, random);
-        Samples out;
-        out.x = batch.x;
-        out.labels = batch.labels;
-        out.temporal = batch.temporal;
-        out.N = count;
-        out.events = input_events(net_, batch.x.data<float>(), batch.x.elements());
-        return out;
-    }
-
     // Only the first samples go through the slow reference.
     bool takes(const kernels::Table<float>& table, size_t done) const {
         return &table != &kernels::reference() || done < options_.reference_samples;
     }
 
-    void count(const std::vector<int64_t>& logits, const Samples& batch, VerifiedBackend& b) const {
+    void count(const std::vector<int64_t>& logits, const IntegerBatch& batch,
+               VerifiedBackend& b) const {
         const size_t classes = logits.size() / batch.N;
         for (size_t n = 0; n < batch.N; ++n) {
             const auto row = logits.begin() + std::ptrdiff_t(n * classes);
             const auto top = std::max_element(row, row + std::ptrdiff_t(classes)) - row;
-            b.accuracy += top == batch.labels[n];
+            b.accuracy += top == batch.floats.labels[n];
         }
         b.samples += batch.N;
     }
 
-    void standard(const Samples& batch, VerifiedBackend& b) {
+    void standard(const IntegerBatch& batch, VerifiedBackend& b) {
         traces_.assign(net_.populations.size(), {});
         const LoihiRun run =
-            run_loihi(best_, net_, batch.events, batch.N, options_.T, batch.temporal,
+            run_loihi(best_, net_, batch.events, batch.N, options_.T, batch.floats.temporal,
                       [&](const IntegerStep& s) {
                           Trace& t = traces_[s.population];
                           t.u.insert(t.u.end(), s.u, s.u + s.count);
@@ -196,12 +170,12 @@ class Verifier {
             }
     }
 
-    void simulated(const kernels::Table<float>& table, const Samples& batch, size_t done,
+    void simulated(const kernels::Table<float>& table, const IntegerBatch& batch, size_t done,
                    VerifiedBackend& b) {
         if (!takes(table, done)) return;
         Compute compute(table, options_.threads);
         const LoihiRun run =
-            run_loihi(compute, net_, batch.events, batch.N, options_.T, batch.temporal,
+            run_loihi(compute, net_, batch.events, batch.N, options_.T, batch.floats.temporal,
                       [&](const IntegerStep& s) { compare_step(s, b); });
         b.neuron_steps += run.neuron_steps;
         b.spikes += run.spikes;
@@ -211,9 +185,9 @@ class Verifier {
         count(run.logits, batch, b);
     }
 
-    void on_fpga(const Samples& batch, VerifiedBackend& b) {
+    void on_fpga(const IntegerBatch& batch, VerifiedBackend& b) {
         const FpgaRun run = run_fpga(
-            plan_, net_, batch.events, batch.N, options_.T, batch.temporal,
+            plan_, net_, batch.events, batch.N, options_.T, batch.floats.temporal,
             [&](const IntegerStep& s) { compare_step(s, b); }, best_.queue.threads);
         b.neuron_steps += run.neuron_steps;
         b.spikes += run.spikes;
@@ -228,15 +202,21 @@ class Verifier {
         return out;
     }
 
-    void floats(Compute& compute, const Graph& g, const Samples& batch, VerifiedBackend& b) {
+    void floats(Compute& compute, const Graph& g, const IntegerBatch& batch, VerifiedBackend& b) {
         ForwardOptions how;
         how.T = size_t(options_.T);
-        how.temporal_input = batch.temporal;
+        how.temporal_input = batch.floats.temporal;
         how.observe = [&](const Observation& o) {
-            if (const auto* neuron = std::get_if<Neuron>(&g_.nodes[o.node].op))
+            const auto* neuron = std::get_if<Neuron>(&g_.nodes[o.node].op);
+            if (neuron && net_.populations[population_of(o.node)].decay == 0)
                 compare_neuron(compute.on_host() ? compute : best_, *neuron, o, b);
         };
-        const Tensor x = batch.x.to(*compute.allocator);
+        how.neuron = [&](size_t node, const Tensor& x_in, bool x_time) {
+            const size_t population = population_of(node);
+            if (net_.populations[population].decay == 0) return Tensor();
+            return leaky(population, x_in.to_host(), x_time, batch.N, b).to(*compute.allocator);
+        };
+        const Tensor x = batch.floats.x.to(*compute.allocator);
         const Tensor y = forward(compute, g, {}, x, how).output.value.to_host();  // [T, N, K]
         const size_t per_step = batch.N * net_.populations.back().size();
         std::vector<int64_t> logits(per_step, 0);
@@ -248,48 +228,98 @@ class Verifier {
         count(logits, batch, b);
     }
 
-    void compare_neuron(Compute& compute, const Neuron& neuron, const Observation& o,
-                        VerifiedBackend& b) const {
+    size_t population_of(size_t node) const {
         size_t population = 0;
-        while (net_.populations[population].name != o.graph.nodes[o.node].name) ++population;
+        while (net_.populations[population].name != g_.nodes[node].name) ++population;
+        return population;
+    }
+
+    // A step of a population in floats: its currents (bias included) and its membranes, of which
+    // `unit` make one in 1/64 weight.
+    template <class Membrane>
+    void compare_floats(size_t population, size_t t, const float* x, const std::vector<Membrane>& v,
+                        Membrane unit, VerifiedBackend& b) const {
         const Population& p = net_.populations[population];
         const Trace& standard = traces_[population];
-        const size_t size = o.y.elements() / o.T, words = (size + 63) / 64;
+        for (size_t i = 0; i < v.size(); ++i) {
+            const size_t at = t * v.size() + i;
+            const float u = (x[i] - float(p.bias[i % p.channels()])) * 64;
+            const Membrane membrane = v[i] * unit;
+            if (u != float(standard.u[at]))
+                differs(b, b.u_different, "u", population, int(t), i, standard.u[at], u);
+            if (membrane != Membrane(standard.v[at]))
+                differs(b, b.v_different, "v", population, int(t), i, standard.v[at],
+                        double(membrane));
+        }
+        b.neuron_steps += v.size();
+    }
+
+    void compare_spikes(size_t population, size_t t, const uint64_t* bits, size_t size,
+                        VerifiedBackend& b) const {
+        const size_t words = (size + 63) / 64;
+        const uint64_t* standard = &traces_[population].bits[t * words];
+        for (size_t w = 0; w < words; ++w) {
+            b.spikes += uint64_t(__builtin_popcountll(bits[w]));
+            for (uint64_t d = bits[w] ^ standard[w]; d != 0; d &= d - 1) {
+                const int bit = __builtin_ctzll(d);
+                const bool spiked = standard[w] >> bit & 1;
+                differs(b, b.s_different, "s", population, int(t), w * 64 + size_t(bit), spiked,
+                        !spiked);
+            }
+        }
+    }
+
+    void compare_neuron(Compute& compute, const Neuron& neuron, const Observation& o,
+                        VerifiedBackend& b) const {
+        const size_t population = population_of(o.node), size = o.y.elements() / o.T;
+        const size_t sample = net_.populations[population].size();
         const Tensor given = o.x.to_host(), packed = o.bits.to_host();
-        const float* x = given.data<float>();
-        const uint64_t* bits = packed.data<uint64_t>();
         // The membranes once more, a step at a time, by the same table.
         const auto theta = neuron.theta.to_vector<float>();
         const auto v0 = neuron.v0.to_vector<float>();
         const std::vector<float> amplitude(theta.size(), 1);
         std::vector<float> v(size);
-        for (size_t i = 0; i < size; ++i) v[i] = v0[i % p.size() % v0.size()];
+        for (size_t i = 0; i < size; ++i) v[i] = v0[i % sample % v0.size()];
         kernels::NeuronRule<float> rule;
         rule.compare = neuron.rule.compare;
         rule.reset = neuron.rule.reset;
         for (size_t t = 0; t < o.T; ++t) {
-            const float* now = x + (o.x_time ? t * size : 0);
+            const float* x = given.data<float>() + (o.x_time ? t * size : 0);
             compute.table->neuron.forward(compute.queue, rule, theta.data(), v0.data(),
-                                          amplitude.data(), now, v.data(), nullptr, nullptr,
+                                          amplitude.data(), x, v.data(), nullptr, nullptr,
                                           {1, size, theta.size()});
-            for (size_t i = 0; i < size; ++i) {
-                const size_t at = t * size + i;
-                const float u = now[i] - float(p.bias[i % p.channels()]);
-                if (u * 64 != float(standard.u[at]))
-                    differs(b, b.u_different, "u", population, int(t), i, standard.u[at], u * 64);
-                if (v[i] * 64 != float(standard.v[at]))
-                    differs(b, b.v_different, "v", population, int(t), i, standard.v[at],
-                            v[i] * 64);
-            }
-            for (size_t w = 0; w < words; ++w) {
-                const uint64_t own = bits[t * words + w];
-                b.spikes += uint64_t(__builtin_popcountll(own));
-                for (uint64_t d = own ^ standard.bits[t * words + w]; d != 0; d &= d - 1)
-                    differs(b, b.s_different, "s", population, int(t),
-                            w * 64 + size_t(__builtin_ctzll(d)), 0, 1);
-            }
+            compare_floats(population, t, x, v, 64.0f, b);
+            compare_spikes(population, t, packed.data<uint64_t>() + t * ((size + 63) / 64), size,
+                           b);
         }
-        b.neuron_steps += o.T * size;
+    }
+
+    // A leaky population's steps from its currents; returns its spikes, [T * N, ...].
+    Tensor leaky(size_t population, const Tensor& x, bool x_time, size_t N,
+                 VerifiedBackend& b) const {
+        const Population& p = net_.populations[population];
+        const size_t size = N * p.size(), steps = size_t(options_.T);
+        std::vector<float> spikes(steps * size, 0);
+        std::vector<double> v(size, 0);
+        const auto threshold = [&](size_t i) {
+            return p.threshold[i % p.size() % p.threshold.size()];
+        };
+        for (size_t i = 0; p.half_start && i < size; ++i) v[i] = double(threshold(i) >> 1) * 64;
+        for (size_t t = 0; t < steps; ++t) {
+            const float* now = x.data<float>() + (x_time ? t * size : 0);
+            std::vector<uint64_t> bits((size + 63) / 64);
+            for (size_t i = 0; i < size; ++i) {
+                v[i] = std::trunc(v[i] * (4096 - p.decay) / 4096) + double(now[i]) * 64;
+                const double theta = double(threshold(i)) * 64;
+                if (v[i] < theta) continue;
+                v[i] = p.reset_to_zero ? 0 : v[i] - theta;
+                bits[i / 64] |= uint64_t(1) << i % 64;
+                spikes[t * size + i] = 1;
+            }
+            compare_floats(population, t, now, v, 1.0, b);
+            compare_spikes(population, t, bits.data(), size, b);
+        }
+        return Tensor::from(spikes, p.shape.with_leading(steps * N));
     }
 
     const Graph& g_;
@@ -299,7 +329,6 @@ class Verifier {
     const VerifyOptions& options_;
     const size_t samples_;
     Compute best_;
-    bool leaky_ = false;
     FpgaPlan plan_;  // T 0: no FPGA has registers for it
     std::vector<const kernels::Table<float>*> tables_;
     std::vector<Trace> traces_;

@@ -388,6 +388,9 @@ class Interpreter {
                 p.x.time};
     }
     Value run(const Neuron& op, const Place& p) {
+        if (options_.neuron)
+            if (const Tensor y = options_.neuron(p.node, p.x.v.value, p.x.time); y.defined())
+                return {Var(y), true, true};
         const Var theta = parameter(p, "theta", op.theta);
         if (p.membrane != nullptr && op.rule.spiking == kernels::Spiking::exact)
             fail("neuron '" + graph_.nodes[p.node].name +
@@ -484,12 +487,15 @@ Forwarded forward(Compute& compute, const Graph& graph, const Parameters& parame
     const std::vector<size_t> order = topological_order(graph);
     Interpreter run(compute, graph, parameters, input, options, tape);
     const bool inference = tape == nullptr && !options.training && !options.observe;
+    if (options.neuron && (tape != nullptr || options.training))
+        fail("others' neurons do not train");
     if (options.step_by_step) {
-        if (!inference) fail("step by step is for inference, unobserved");
+        if (!inference || options.neuron) fail("step by step is for inference, unobserved");
         return run.step_by_step(order);
     }
     if (const auto all = order_over_all_edges(graph)) return run.layer_by_layer(*all);
-    if (!inference) fail("a recurrent graph runs step by step only: for inference, unobserved");
+    if (!inference || options.neuron)
+        fail("a recurrent graph runs step by step only: for inference, unobserved");
     return run.step_by_step(order);
 }
 

@@ -38,6 +38,10 @@ struct ForwardOptions {
     ops::SpikePath path = ops::SpikePath::automatic;  // of canonical sums
     std::function<void(const Observation&)>
         observe;  // called for each node in order (layer by layer only)
+    // Does a neuron's work in the interpreter's place where it gives a tensor, not an undefined
+    // one: from x [T * N, ...] (x_time) or [N, ...] its zeros and ones [T * N, ...] (layer by
+    // layer, inference only).
+    std::function<Tensor(size_t node, const Tensor& x, bool x_time)> neuron;
 };
 
 struct Forwarded {

@@ -55,6 +55,21 @@ Graph deep_network(uint64_t seed) {
     return g;
 }
 
+// Every other population leaks.
+Graph leaky(Graph g, double beta) {
+    bool leaks = true;
+    for (Node& node : g.nodes)
+        if (auto* neuron = std::get_if<Neuron>(&node.op)) {
+            if (leaks) {
+                neuron->rule.beta = beta;
+                neuron->v0_fraction = 0;
+                neuron->v0 = {};
+            }
+            leaks = !leaks;
+        }
+    return g;
+}
+
 QuantizeOptions options(int bits = 8) {
     QuantizeOptions o;
     o.bits = bits;
@@ -116,7 +131,8 @@ TEST_CASE("verify: every backend agrees in every current, membrane and spike") {
     const auto data = quarters(24, 2);
     Compute compute(Device{}, 1);
     for (const Graph& g :
-         {spiking(small_network(7, true)), spiking(residual_network(8)), spiking(deep_network(9))})
+         {spiking(small_network(7, true)), spiking(residual_network(8)), spiking(deep_network(9)),
+          leaky(spiking(residual_network(10)), 0.5), leaky(spiking(deep_network(11)), 0.8125)})
         for (const int bits : {8, 5}) {
             const Quantized q = quantize(compute, g, *data, options(bits));
             VerifyOptions how;
