@@ -2,9 +2,12 @@
 #include <fmt/format.h>
 
 #include <filesystem>
+#include <numeric>
 
 #include "convert/commands.h"
+#include "convert/integer_run.h"
 #include "convert/page.h"
+#include "convert/quantize.h"
 #include "io/bytes.h"
 
 namespace nc::program {
@@ -15,6 +18,8 @@ struct Options {
     Common common;
     DataOptions data;
     ConvertOptions convert;
+    EmitOptions emit;
+    int bits = QuantizeOptions().bits;
     std::string model, out, report, lambda = "channel", ann_frames;
 };
 
@@ -124,6 +129,32 @@ std::string summary(const std::string& title, const Statistics& s) {
     return text;
 }
 
+namespace {
+
+// The converted network rounded to whole numbers as `nc_convert quantize` does, its accuracy, and
+// its forms.
+std::string emit_quantised(const Options& o, const EmitFiles& files, Compute& compute,
+                           const Model& model, const LoadedData& data, Json& json) {
+    QuantizeOptions how;
+    how.bits = o.bits;
+    how.T = model.info.T;
+    const Graph g = quantize(compute, model.graph, *data.train, how).graph;
+    Compute host(Device{}, o.common.threads);
+    const IntegerEvaluation e =
+        evaluate_integers(host, g, *data.test, how.T, IntegerTarget::loihi, interrupted_by_user);
+    json["bits"] = how.bits;
+    json["quantized_accuracy"] = e.accuracy();
+    const size_t samples = std::min(data.test->size(), stimulus_samples);
+    std::vector<uint32_t> first(samples);
+    std::iota(first.begin(), first.end(), 0u);
+    const auto stimulus = subset(*data.test, std::move(first));
+    return fmt::format("in whole numbers of {} bits: accuracy {} % at T = {}\n", how.bits,
+                       percent(e.accuracy()), how.T) +
+           emit_integers(o.emit, files, g, how.T, stimulus.get(), o.common.force, json);
+}
+
+}  // namespace
+
 int convert_command(int argc, char** argv) {
     Options o;
     CLI::App app(
@@ -152,6 +183,11 @@ int convert_command(int argc, char** argv) {
         ->capture_default_str()
         ->group("Training");
     add_training_options(app, o.convert);
+    add_emit_options(app, o.emit);
+    app.add_option("--bits", o.bits, "of a weight in the forms of whole numbers, 2 to 8")
+        ->capture_default_str()
+        ->check(CLI::Range(2, 8))
+        ->group("Other forms");
     add_common_options(app, o.common);
     add_precision_option(app, o.common);
     std::string others = "Also, each with its own --help:\n";
@@ -169,10 +205,8 @@ int convert_command(int argc, char** argv) {
                         "name the spiking network's file with --out");
         check_output(o.out, o.common.force);
         if (!o.report.empty()) check_output(o.report, o.common.force);
-        if (!o.convert.dump.empty() && !o.common.force && std::filesystem::exists(o.convert.dump) &&
-            !std::filesystem::is_empty(o.convert.dump))
-            throw Error("[output] folder " + o.convert.dump + " is not empty", ErrorKind::usage,
-                        "--force overwrites what is there");
+        if (!o.convert.dump.empty()) check_output_folder(o.convert.dump, o.common.force);
+        const EmitFiles files = emit_files(o.emit, o.common);
         Compute compute = make_compute(o.common);
         Model model = read_model(o.model);
         const LoadedData data = load(o.common, o.data, model.info, model.graph, o.convert.T);
@@ -208,6 +242,7 @@ int convert_command(int argc, char** argv) {
             write_file(o.report, conversion_page(compute, converted, *data.test,
                                                  data.name + ", " + data.label, typed_command,
                                                  json["environment"]));
+        if (!files.empty()) text += emit_quantised(o, files, compute, converted.model, data, json);
         print_result(o.common, text, json);
         return int(success);
     });

@@ -1,10 +1,11 @@
 // nc_convert export: a model in the forms that other tools and chips read.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <filesystem>
-#include <map>
 
 #include "convert/commands.h"
+#include "convert/integer_run.h"
 #include "hw/hls.h"
 #include "hw/loihi_export.h"
 #include "hw/rtl.h"
@@ -13,66 +14,109 @@
 
 namespace nc::program {
 
-namespace {
+namespace fs = std::filesystem;
 
-// "loihi=net.json" to its two sides.
-std::map<std::string, std::string> parse_emit(const std::vector<std::string>& words) {
-    std::map<std::string, std::string> out;
-    for (const std::string& word : words) {
+void add_emit_options(CLI::App& app, EmitOptions& o) {
+    const std::string group = "Other forms";
+    app.add_option("--emit", o.words,
+                   "FORM=FILE, several by commas: loihi=FILE.json, lava=FILE.py, rtl=DIR, hls=DIR")
+        ->type_name("FORM=FILE")
+        ->delimiter(',')
+        ->group(group);
+    app.add_option("--lanes", o.lanes, "rtl, hls: weights a cycle, a power of 2 up to 64")
+        ->capture_default_str()
+        ->check(CLI::IsMember({1, 2, 4, 8, 16, 32, 64}))
+        ->group(group);
+    app.add_flag("--pipelined", o.pipelined,
+                 "rtl, hls: layers work at the same time, each a step behind those it hears")
+        ->group(group);
+}
+
+EmitFiles emit_files(const EmitOptions& o, const Common& common) {
+    const std::vector<std::string> known = {"loihi", "lava", "rtl", "hls"};
+    EmitFiles out;
+    for (const std::string& word : o.words) {
         const size_t equals = word.find('=');
-        const std::string kind = word.substr(0, equals);
-        if (kind != "loihi" && kind != "lava" && kind != "rtl" && kind != "hls")
-            throw Error("[export] unknown form '" + kind + "'", ErrorKind::usage,
-                        suggestion(kind, {"loihi", "lava", "rtl", "hls"}));
+        const std::string form = word.substr(0, equals);
+        if (std::find(known.begin(), known.end(), form) == known.end())
+            throw Error("[emit] unknown form '" + form + "'", ErrorKind::usage,
+                        suggestion(form, known));
         if (equals == std::string::npos || equals + 1 == word.size())
-            throw Error("[export] no file: '" + word + "'", ErrorKind::usage,
+            throw Error("[emit] no file: '" + word + "'", ErrorKind::usage,
                         "as in --emit loihi=net.json,rtl=rtl/");
-        if (!out.emplace(kind, word.substr(equals + 1)).second)
-            throw Error("[export] " + kind + " is asked for twice");
+        if (!out.emplace(form, word.substr(equals + 1)).second)
+            throw Error("[emit] " + form + " is asked for twice", ErrorKind::usage);
     }
+    for (const auto& [form, file] : out)
+        if (form == "rtl" || form == "hls")
+            check_output_folder(file, common.force);
+        else
+            check_output(file, common.force);
+    const auto loihi = out.find("loihi"), lava = out.find("lava");
+    if (lava != out.end() && (loihi == out.end() || fs::path(loihi->second).parent_path() !=
+                                                        fs::path(lava->second).parent_path()))
+        throw Error("[emit] the script for Lava loads the network from its own folder",
+                    ErrorKind::usage, "give loihi=FILE.json in the same folder too");
     return out;
 }
 
-// What RTL and HLS are made of besides the network.
-struct Hardware {
-    size_t lanes = 8;
-    bool pipelined = false;
-    DataOptions data;
-};
+bool needs_stimulus(const EmitFiles& files) {
+    return files.count("rtl") + files.count("hls") > 0;
+}
 
-// Generated hardware in its folder, with the first test samples as stimulus and their trace.
-std::string emit_hardware(const std::string& kind, const std::string& folder,
-                          const Hardware& hardware, const Common& common, const Model& model,
-                          const IntegerNetwork& net, int T) {
-    constexpr size_t most_samples = 10;  // unless --samples asks for more
-    Common few = common;
-    if (few.samples == 0) few.samples = most_samples;
-    const LoadedData data = load(few, hardware.data, model.info, model.graph, T);
-    if (data.test->steps() > 0 && data.test->steps() != T)
-        throw Error("[export] T is " + std::to_string(T) + ", the recordings have " +
-                    std::to_string(data.test->steps()) + " frames");
+namespace {
+
+// Generated hardware in its folder, with the samples as stimulus and their trace.
+std::string emit_hardware(const std::string& form, const std::string& folder, const EmitOptions& o,
+                          const IntegerNetwork& net, int T, const Dataset& data, bool force) {
+    if (data.steps() > 0 && data.steps() != T)
+        throw Error("[emit] T is " + std::to_string(T) + ", the recordings have " +
+                    std::to_string(data.steps()) + " frames");
     Compute compute(Device{}, 1);
-    std::vector<uint32_t> indices(data.test->size());
-    for (size_t i = 0; i < indices.size(); ++i) indices[i] = uint32_t(i);
-    Random random(0);
-    const Batch batch = data.test->batch(compute, indices, {}, random);
-    const FpgaPlan plan = fpga_plan(net, T, hardware.lanes, hardware.pipelined);
-    const auto events = input_events(net, batch.x.data<float>(), batch.x.elements());
-    const auto write = kind == "rtl" ? write_rtl : write_hls;
-    const RtlReport report =
-        write(net, plan, events, indices.size(), T, folder, {batch.temporal, common.force});
+    const IntegerBatch batch = integer_batch(compute, net, data, 0, data.size());
+    const FpgaPlan plan = fpga_plan(net, T, o.lanes, o.pipelined);
+    const auto write = form == "rtl" ? write_rtl : write_hls;
+    const RtlReport report = write(net, plan, batch.events, batch.N, T, folder,
+                                   {.temporal = batch.floats.temporal, .force = force});
     return fmt::format(
         "{}: {} files, {} samples of stimulus with every u, v and s; a step takes at most {} "
         "cycles\n",
-        folder, report.files.size(), indices.size(), count(report.step_bound));
+        folder, report.files.size(), batch.N, count(report.step_bound));
 }
 
 }  // namespace
 
+std::string emit_integers(const EmitOptions& o, const EmitFiles& files, const Graph& g, int T,
+                          const Dataset* stimulus, bool force, Json& json) {
+    const IntegerNetwork net = integer_network(g);
+    const auto loihi = files.find("loihi"), lava = files.find("lava");
+    if (lava != files.end()) lava_script(net, "");  // refuses before anything is written
+    std::string text;
+    if (loihi != files.end()) {
+        const Json document = to_loihi(net, T);
+        write_json(loihi->second, document);
+        const Placement placed = place(net, loihi2());
+        text += fmt::format("{}: {} populations, {} neurons, T = {}, {} steps a run\n",
+                            loihi->second, placed.populations.size(), count(placed.neurons), T,
+                            document["steps"].get<int>());
+    }
+    if (lava != files.end()) {
+        write_file(lava->second, lava_script(net, fs::path(loihi->second).filename().string()));
+        json["lava"] = "not run here";
+        text += lava->second + ": for Lava; not run here\n";
+    }
+    for (const char* form : {"rtl", "hls"})
+        if (const auto folder = files.find(form); folder != files.end())
+            text += emit_hardware(form, folder->second, o, net, T, *stimulus, force);
+    for (const auto& [form, file] : files) json["files"][form] = file;
+    return text;
+}
+
 int export_command(int argc, char** argv) {
     Common common;
+    DataOptions data_options;
+    EmitOptions emit;
     std::string path;
-    std::vector<std::string> emit;
     int T = 0;
     CLI::App app(
         "Writes a quantised network as other tools take it: loihi=FILE.json, all it takes to "
@@ -81,59 +125,27 @@ int export_command(int argc, char** argv) {
         "hls=DIR, C++ for high-level synthesis with a main that checks itself.",
         "nc_convert export");
     app.add_option("model", path, "a quantised model file (.safetensors)")->required();
-    app.add_option("--emit", emit, "FORM=FILE, several by commas")
-        ->type_name("FORM=FILE")
-        ->delimiter(',')
-        ->required();
     app.add_option("--T", T, "time steps (default: the model's)")->check(CLI::Range(1, 65536));
-    Hardware hardware;
-    app.add_option("--lanes", hardware.lanes, "rtl, hls: weights a cycle, a power of 2 up to 64")
-        ->capture_default_str();
-    app.add_flag("--pipelined", hardware.pipelined,
-                 "rtl, hls: layers work at the same time, each a step behind those it hears");
-    add_data_options(app, hardware.data);
+    add_emit_options(app, emit);
+    app.get_option("--emit")->required();
+    add_data_options(app, data_options);
     add_common_options(app, common);
     return run(app, argc, argv, [&] {
-        const auto wanted = parse_emit(emit);
-        for (const auto& [kind, file] : wanted)
-            if (kind == "loihi" || kind == "lava") check_output(file, common.force);
+        const EmitFiles files = emit_files(emit, common);
         const Model model = read_model(path);
+        integer_network(model.graph);  // refuses by name what is not quantised
         const int steps = T > 0 ? T : model.info.T;
         if (steps < 1)
             throw Error("[export] the model has no T", ErrorKind::usage, "give one with --T");
-        const IntegerNetwork net = integer_network(model.graph);
-        const auto loihi = wanted.find("loihi"), lava = wanted.find("lava");
-        namespace fs = std::filesystem;
-        if (lava != wanted.end()) {
-            if (loihi == wanted.end() ||
-                fs::path(loihi->second).parent_path() != fs::path(lava->second).parent_path())
-                throw Error("[export] the script for Lava loads the network from its own folder",
-                            ErrorKind::usage, "give loihi=FILE.json in the same folder too");
-            lava_script(net, "");  // refuses before anything is written
+        LoadedData data;
+        if (needs_stimulus(files)) {
+            Common few = common;
+            if (few.samples == 0) few.samples = stimulus_samples;
+            data = load(few, data_options, model.info, model.graph, steps);
         }
-        Json json = {{"model", path}, {"T", steps}, {"files", Json::object()}};
-        std::string text;
-        if (loihi != wanted.end()) {
-            const Json document = to_loihi(net, steps);
-            write_json(loihi->second, document);
-            const Placement placed = place(net, loihi2());
-            json["files"]["loihi"] = loihi->second;
-            text += fmt::format("{}: {} populations, {} neurons, T = {}, {} steps a run\n",
-                                loihi->second, placed.populations.size(), count(placed.neurons),
-                                steps, document["steps"].get<int>());
-        }
-        if (lava != wanted.end()) {
-            write_file(lava->second, lava_script(net, fs::path(loihi->second).filename().string()));
-            json["files"]["lava"] = lava->second;
-            json["lava"] = "not run here";
-            text += lava->second + ": for Lava; not run here\n";
-        }
-        for (const char* kind : {"rtl", "hls"})
-            if (const auto folder = wanted.find(kind); folder != wanted.end()) {
-                text += emit_hardware(kind, folder->second, hardware, common, model, net, steps);
-                json["files"][kind] = folder->second;
-            }
-        json["command"] = typed_command;
+        Json json = {{"model", path}, {"T", steps}, {"command", typed_command}};
+        const std::string text =
+            emit_integers(emit, files, model.graph, steps, data.test.get(), common.force, json);
         print_result(common, text, json);
         return int(success);
     });

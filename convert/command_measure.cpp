@@ -1,10 +1,12 @@
 // nc_convert eval, sparsity, energy and neurobench: what a model does on test data.
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 
 #include "convert/commands.h"
+#include "convert/integer_run.h"
 #include "convert/statistics.h"
 #include "hw/neurobench.h"
 
@@ -15,7 +17,7 @@ namespace {
 struct Options {
     Common common;
     DataOptions data;
-    std::string model, path = "auto", target = "cpu";
+    std::string model, path = "auto";
     int T = 0;
     bool hash = false;
 };
@@ -25,17 +27,9 @@ void add_options(CLI::App& app, Options& o) {
     app.add_option("--T", o.T, "time steps (default: the model's)")->check(CLI::Range(1, 65536));
     app.add_option("--path", o.path, "auto, dense or event: how spikes meet weights")
         ->capture_default_str();
-    app.add_option("--target", o.target, "where it runs; this build has cpu")
-        ->capture_default_str();
     add_data_options(app, o.data);
     add_common_options(app, o.common);
     add_precision_option(app, o.common);
-}
-
-void check_target(const std::string& target) {
-    if (target == "cpu") return;
-    throw Error("[eval] unknown target '" + target + "'", ErrorKind::usage,
-                suggestion(target, {"cpu"}));
 }
 
 struct Run {
@@ -49,7 +43,6 @@ struct Run {
 enum class Wanted { accuracy, hash, operations };
 Run measure(const Options& o, Compute& compute, Wanted wanted) {
     Run r;
-    check_target(o.target);
     const ops::SpikePath path = parse_path(o.path);
     r.model = read_model(o.model);
     r.data = load(o.common, o.data, r.model.info, r.model.graph, o.T);
@@ -80,6 +73,77 @@ std::string title(const Options& o, const LoadedData& data) {
 void add_environment(Json& json, const Compute& compute) {
     json["command"] = typed_command;
     json["environment"] = environment(compute);
+}
+
+// Whether the target computes in whole numbers. Error on one that is unknown, and on options that
+// say something else.
+bool check_target(const std::string& target, const Options& o) {
+    const std::vector<std::string> known = {"cpu", "cuda", "loihi", "fpga"};
+    if (std::find(known.begin(), known.end(), target) == known.end())
+        throw Error("[eval] unknown target '" + target + "'", ErrorKind::usage,
+                    suggestion(target, known));
+    const bool card = o.common.device.rfind("cuda", 0) == 0;
+    if (card && target != "cpu" && target != "cuda")
+        throw Error(
+            "[eval] the simulator of " + target + " runs on the CPU, not on " + o.common.device,
+            ErrorKind::usage);
+    const bool integers = target == "loihi" || target == "fpga";
+    if (integers && (o.hash || o.path != "auto"))
+        throw Error(std::string("[eval] ") + (o.hash ? "--spike-hash" : "--path") +
+                        " is for networks in floats, the target is " + target,
+                    ErrorKind::usage, "nc_convert verify compares every spike of every target");
+    return integers;
+}
+
+// A table of accuracies, step by step.
+std::string accuracy_table(const std::vector<double>& accuracy_at_t) {
+    std::vector<std::vector<std::string>> rows = {{"T", "accuracy %"}};
+    for (size_t t = 1; t <= accuracy_at_t.size(); ++t)
+        rows.push_back({std::to_string(t), percent(accuracy_at_t[t - 1])});
+    return text_table(rows);
+}
+
+// A quantised network on the simulator of an integer target.
+int eval_integers(const Options& o, Compute& compute, const Model& model,
+                  const std::string& target) {
+    integer_network(model.graph);  // refuses what is not quantised before data is read
+    const LoadedData data = load(o.common, o.data, model.info, model.graph, o.T);
+    const int T = steps_of(model, o.T, *data.test);
+    const IntegerEvaluation e = evaluate_integers(
+        compute, model.graph, *data.test, T,
+        target == "fpga" ? IntegerTarget::fpga : IntegerTarget::loihi, interrupted_by_user);
+    const double sparsity = 100 * (1 - double(e.spikes) / double(e.neuron_steps));
+    Json json = {{"model", o.model},
+                 {"dataset", data.name},
+                 {"samples", e.samples},
+                 {"subset", data.subset},
+                 {"T", T},
+                 {"target", target},
+                 {"kind", "simulator"},
+                 {"accuracy", e.accuracy()},
+                 {"accuracy_at_t", e.accuracy_at_t},
+                 {"sparsity", sparsity},
+                 {"seconds", e.seconds}};
+    std::string text = title(o, data) + "; on " + target + ", simulated\n" +
+                       accuracy_table(e.accuracy_at_t) +
+                       fmt::format("sparsity {} %, {:.1f} samples/s\n", percent(sparsity),
+                                   double(e.samples) / e.seconds);
+    if (target == "fpga") {
+        json["cycles_per_sample"] = e.cycles;
+        json["worst_step_cycles"] = e.worst_step;
+        json["step_bound_cycles"] = e.step_bound;
+        text +=
+            fmt::format("{:.0f} cycles a sample on average, {} in the longest step, at most {}\n",
+                        e.cycles, count(e.worst_step), count(e.step_bound));
+    } else {
+        json["register_wraps"] = e.wraps;
+        json["register_clips"] = e.clips;
+        text +=
+            fmt::format("24-bit registers: {} wraps, {} clips\n", count(e.wraps), count(e.clips));
+    }
+    add_environment(json, compute);
+    print_result(o.common, text, json);
+    return success;
 }
 
 int eval_analog(const Options& o, Compute& compute, const Model& model) {
@@ -154,14 +218,21 @@ int eval_command(int argc, char** argv) {
         "Accuracy of a model on the test data; of a spiking one at every T up to --T, "
         "from one run.",
         "nc_convert eval");
+    std::string target = "cpu";
     add_options(app, o);
+    app.add_option("--target", target,
+                   "where it runs: cpu or cuda, in floats; loihi or fpga, simulated, in whole "
+                   "numbers")
+        ->capture_default_str();
     app.add_flag("--spike-hash", o.hash,
                  "a hash of all spike trains, the same for every instruction set and path");
     return run(app, argc, argv, [&] {
+        const bool integers = check_target(target, o);
+        if (target == "cuda" && o.common.device == "cpu") o.common.device = "cuda";
         Compute compute = make_compute(o.common);
-        check_target(o.target);
         parse_path(o.path);
         const Model model = read_model(o.model);
+        if (integers) return eval_integers(o, compute, model, target);
         if (!is_spiking(model.graph)) return eval_analog(o, compute, model);
         Run r = measure(o, compute, o.hash ? Wanted::hash : Wanted::accuracy);
         const Measured& m = r.measured;
@@ -171,10 +242,7 @@ int eval_command(int argc, char** argv) {
         if (o.hash) r.json["spike_hash"] = hex(m.hash());
         r.json["seconds"] = m.seconds;
         add_environment(r.json, compute);
-        std::vector<std::vector<std::string>> rows = {{"T", "accuracy %"}};
-        for (size_t t = 1; t <= m.accuracy_at_t.size(); ++t)
-            rows.push_back({std::to_string(t), percent(m.accuracy_at_t[t - 1])});
-        std::string text = title(o, r.data) + "\n" + text_table(rows);
+        std::string text = title(o, r.data) + "\n" + accuracy_table(m.accuracy_at_t);
         text += fmt::format("sparsity {} %, {:.1f} samples/s\n", percent(m.sparsity()),
                             double(m.samples) / m.seconds);
         if (o.hash) text += "spike hash " + hex(m.hash()) + "\n";
@@ -269,7 +337,6 @@ int neurobench_command(int argc, char** argv) {
     add_options(app, o);
     return run(app, argc, argv, [&] {
         Compute compute = make_compute(o.common);
-        check_target(o.target);
         EvaluateOptions how;
         how.path = parse_path(o.path);
         const Model model = read_model(o.model);

@@ -1,6 +1,7 @@
 // The subcommands of nc_convert and what they share.
 #pragma once
 
+#include <map>
 #include <string>
 #include <vector>
 
@@ -56,6 +57,27 @@ struct LoadedData {
 // Says on stderr what it assumed. Error when samples do not have the shape the model takes. T: of
 // recordings, 0: the model's.
 LoadedData load(const Common&, const DataOptions&, const ModelInfo&, const Graph&, int T);
+
+// --emit FORM=FILE, ..: the forms other tools and chips take, and how hardware is made.
+struct EmitOptions {
+    std::vector<std::string> words;
+    size_t lanes = 8;
+    bool pipelined = false;
+};
+void add_emit_options(CLI::App&, EmitOptions&);  // --emit is for the caller to require or not
+
+// By form, its file or folder: what is asked for, checked. Error on a form that is unknown, asked
+// for twice or without a file, and on what is there already.
+using EmitFiles = std::map<std::string, std::string>;
+EmitFiles emit_files(const EmitOptions&, const Common&);
+
+// Writes the forms of whole numbers (loihi, lava, rtl, hls) of a quantised network; stimulus: the
+// samples that come with RTL and HLS, null when neither is asked for. Adds to json["files"], and
+// returns what to tell people.
+std::string emit_integers(const EmitOptions&, const EmitFiles&, const Graph&, int T,
+                          const Dataset* stimulus, bool force, Json& json);
+bool needs_stimulus(const EmitFiles&);
+constexpr size_t stimulus_samples = 10;  // unless more are asked for
 
 // Options of tuning, for the conversion and finetune.
 void add_training_options(CLI::App&, ConvertOptions&);

@@ -240,6 +240,17 @@ void check_output(const std::string& path, bool force) {
         throw Error("[output] cannot write in " + folder.string() + ": " + std::strerror(errno));
 }
 
+void check_output_folder(const std::string& path, bool force) {
+    namespace fs = std::filesystem;
+    std::error_code error;
+    const fs::file_status status = fs::status(path, error);
+    if (fs::exists(status) && !fs::is_directory(status))
+        throw Error("[output] " + path + " is a file, not a folder");
+    if (fs::exists(status) && !force && !fs::is_empty(path, error))
+        throw Error("[output] folder " + path + " is not empty", ErrorKind::usage,
+                    "--force overwrites what is there");
+}
+
 void catch_interrupts() {
     struct sigaction action = {};
     action.sa_handler = on_interrupt;

@@ -60,6 +60,8 @@ Compute make_compute(const Common&);
 // Error (usage) when path exists and force is not given, or its folder cannot be written: asked
 // before the work, not after.
 void check_output(const std::string& path, bool force);
+// The same of a folder that may be there, empty.
+void check_output_folder(const std::string& path, bool force);
 
 // From the first call on, Ctrl-C (and SIGTERM) sets a flag that interrupted_by_user() returns; a
 // second Ctrl-C ends the program at once.
