@@ -82,6 +82,7 @@ std::vector<NamedCase> all_cases() {
     std::vector<NamedCase> all = dense_cases();
     for (auto& c : layer_cases()) all.push_back(std::move(c));
     for (auto& c : spiking_cases()) all.push_back(std::move(c));
+    for (auto& c : integer_cases()) all.push_back(std::move(c));
     return all;
 }
 
@@ -124,6 +125,10 @@ std::vector<std::string> summary(const std::vector<Row>& rows) {
             lines.push_back(fmt::format(
                 "{}: linear at a spike rate of 0.1: event-driven {:.2f} times as fast as dense",
                 who, dense->timing.minimum / event->timing.minimum));
+        for (const char* neuron : {"if", "lif"})
+            if (const Row* r = find_row(mine, fmt::format("integer.scan.{}/T1-n8388608", neuron)))
+                lines.push_back(fmt::format("{}: integer {}: {:.0f} M neuron-updates a second", who,
+                                            neuron, 8388608 / r->timing.minimum / 1e6));
     }
     return lines;
 }

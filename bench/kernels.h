@@ -30,6 +30,7 @@ struct NamedCase {
 std::vector<NamedCase> dense_cases();    // gemm, conv
 std::vector<NamedCase> layer_cases();    // elementwise, reduce, pool, norm, loss, optim, image
 std::vector<NamedCase> spiking_cases();  // neuron, spike
+std::vector<NamedCase> integer_cases();
 std::vector<NamedCase> all_cases();
 
 // Forward scan that keeps packed spikes only, then back-propagation through time, over `elements`
@@ -42,7 +43,7 @@ constexpr double bptt_bytes = 16.1;
 Row measure(Machine&, const NamedCase&, const Table&, int threads, double seconds);
 
 // The figures that the targets are about, for each table and number of threads: sgemm, the averages
-// over ResNet-18's layers, event-driven against dense.
+// over ResNet-18's layers, event-driven against dense, neurons in whole numbers a second.
 std::vector<std::string> summary(const std::vector<Row>&);
 
 // An output's place; bounded ones are compared as floats.
