@@ -41,15 +41,30 @@ Model read_model(const std::string& path) {
         model.graph = load_onnx(path);
         return model;
     }
-    const char* foreign = hdf5 || extension == ".nir"                 ? "a NIR graph"
-                          : extension == ".pt" || extension == ".pth" ? "a PyTorch file"
-                                                                      : nullptr;
-    if (foreign && std::filesystem::exists(path))
-        throw Error("[model] " + path + " is " + foreign +
-                        ", which this build cannot read: it reads model files (.safetensors) that "
-                        "nc_train and nc_convert write",
+    if ((extension == ".pt" || extension == ".pth") && std::filesystem::exists(path))
+        throw Error("[model] " + path + " is a PyTorch file, which holds weights but no network",
+                    ErrorKind::model,
+                    "`nc_train --model NAME --dataset NAME --weights " + path +
+                        " --epochs 0 --out ann.safetensors` makes a model of them");
+    if ((hdf5 || extension == ".nir") && std::filesystem::exists(path))
+        throw Error("[model] " + path +
+                        " is a NIR graph, which this build cannot read: it reads model files "
+                        "(.safetensors) that nc_train and nc_convert write",
                     ErrorKind::model);
     return load_model(path);
+}
+
+Model read_model(const std::string& path, const std::string& weights, const Common& common) {
+    Model model = read_model(path);
+    model.graph = with_weights(common, model.graph, weights);
+    if (!weights.empty()) model.info.provenance["weights"] = weights;
+    return model;
+}
+
+void add_weights_option(CLI::App& app, std::string& weights) {
+    app.add_option("--weights", weights,
+                   "of a safetensors or PyTorch .pt file, laid over the model's by their names")
+        ->type_name("FILE");
 }
 
 void add_data_options(CLI::App& app, DataOptions& o) {

@@ -39,6 +39,10 @@ extern std::string typed_command;
 // A model file. Error (kind model) that names what can be read for ONNX, NIR and anything else.
 Model read_model(const std::string& path);
 
+// The same with the weights of another file laid over it, when one is named; says what it assumed.
+Model read_model(const std::string& path, const std::string& weights, const Common&);
+void add_weights_option(CLI::App&, std::string& weights);
+
 // --dataset and how its samples are made; empty fields are the model's.
 struct DataOptions {
     std::string dataset, framing;

@@ -211,7 +211,7 @@ bool may_be_missing(const std::string& field) {
     return optional.count(field) > 0;
 }
 
-Tensor read_tensor(FieldReader& fields, const std::string& node, const char* field,
+Tensor read_tensor(FieldReader& fields, const Node& node, const char* field,
                    const std::map<std::string, Tensor>& tensors) {
     const Json* json = fields.find(field);
     if (!json) {
@@ -236,8 +236,9 @@ Tensor read_tensor(FieldReader& fields, const std::string& node, const char* fie
         if (shape.elements() > largest_size) inner.fail("shape " + shape.str() + " is too large");
         return Tensor::full(shape, value);
     }
-    const std::string name = node + "." + field;
-    const auto at = tensors.find(name);
+    const std::string name = node.name + "." + tensor_field(node.op, field);
+    auto at = tensors.find(name);
+    if (at == tensors.end()) at = tensors.find(node.name + "." + field);  // the name of old files
     if (at == tensors.end()) fields.fail("tensor '" + name + "' is not in the file");
     const Tensor& tensor = at->second;
     if (!(tensor.shape() == shape))
@@ -270,7 +271,7 @@ Node read_node(const Json& json, size_t index, const std::map<std::string, Tenso
     FieldReader fields{json, where, {"name", "op"}};
     std::visit([&](auto& operation) { visit_fields(fields, operation); }, node.op);
     for_each_tensor(node, [&](const char* field, Tensor& tensor, TensorRole) {
-        tensor = read_tensor(fields, node.name, field, tensors);
+        tensor = read_tensor(fields, node, field, tensors);
     });
     fields.refuse_unknown();
     return node;
@@ -300,6 +301,15 @@ Edge read_edge(const Json& json, size_t index, const Graph& graph, const std::st
 
 }  // namespace
 
+std::string tensor_field(const Operation& op, const std::string& field) {
+    if (std::holds_alternative<BatchNorm>(op)) {
+        if (field == "gamma") return "weight";
+        if (field == "beta") return "bias";
+        return "running_" + std::string(field == "variance" ? "var" : field);
+    }
+    return std::holds_alternative<PRelu>(op) ? "weight" : field;
+}
+
 Json graph_to_json(const Graph& graph) {
     const Graph stored = to_file_order(graph);
     Json nodes = Json::array(), edges = Json::array();
@@ -327,7 +337,7 @@ std::map<std::string, Tensor> graph_tensors(const Graph& graph) {
     std::map<std::string, Tensor> out;
     for (const auto& node : to_file_order(graph).nodes)
         for_each_tensor(node, [&](const char* field, const Tensor& tensor, TensorRole) {
-            if (tensor.defined()) out[node.name + "." + field] = tensor;
+            if (tensor.defined()) out[node.name + "." + tensor_field(node.op, field)] = tensor;
         });
     return out;
 }

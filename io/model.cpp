@@ -89,9 +89,10 @@ Model to_model(const SafeTensors& file, const std::string& path) {
     out.graph = graph_from_json(graph, tensors, path);
     for (const auto& node : out.graph.nodes)
         for_each_tensor(node, [&](const char* field, const Tensor& tensor, TensorRole) {
-            const std::string name = node.name + "." + field;
+            const std::string name = node.name + "." + tensor_field(node.op, field);
             // A file without any tensor reads as a schema: its neutral values are not a model.
-            if (tensor.defined() && tensors.erase(name) == 0)
+            if (tensor.defined() && tensors.erase(name) == 0 &&
+                tensors.erase(node.name + "." + field) == 0)
                 fail(path, "tensor '" + name + "' is not in the file");
         });
     if (!tensors.empty()) fail(path, "tensor '" + tensors.begin()->first + "' belongs to no node");

@@ -45,10 +45,14 @@ struct Model {
 // average_pool, max_pool   kernel_size, stride, padding: [h, w] or one number
 // output, global_average_pool, flatten, add   none
 // A tensor field is {"shape": [..]}, or {"shape": [..], "value": x} in a graph without tensors; its
-// values are the file's tensor "<node>.<field>". Shapes and tensors are in others' order: conv
-// [out, in / groups, kh, kw], linear [out, in]; what enumerates a map (the inputs of a Linear after
-// a Flatten, parameters per neuron) counts C, H, W.
+// values are the file's tensor "<node>.<tensor_field>", so that PyTorch's load_state_dict() takes
+// them. Shapes and tensors are in others' order: conv [out, in / groups, kh, kw], linear [out, in];
+// what enumerates a map (the inputs of a Linear after a Flatten, parameters per neuron) counts C,
+// H, W.
 Json graph_to_json(const Graph&);
+// PyTorch's name of a field: weight, bias, running_mean and running_var of a batch norm, weight of
+// a PReLU; others have their own.
+std::string tensor_field(const Operation&, const std::string& field);
 std::map<std::string, Tensor> graph_tensors(const Graph&);  // by full name, in others' order
 // The inverse of the two above. Without any tensors, those named are made, filled with their value
 // or, where none is given, with a neutral one (weights 0, variance, theta, gamma and scale 1,

@@ -1,57 +1,19 @@
 // safetensors: 8 bytes of header length, a JSON header, tensors without holes.
 #include <algorithm>
-#include <bit>
-#include <cstring>
 
 #include "io/bytes.h"
+#include "io/elements.h"
 #include "io/model.h"
 
 namespace nc {
 namespace {
 
-struct Code {
-    const char* name;
-    DType dtype;
-    size_t bytes;  // in the file
-};
-// The first of a type is the one written.
-constexpr Code codes[] = {{"F32", DType::f32, 4}, {"F64", DType::f64, 8}, {"I8", DType::i8, 1},
-                          {"U8", DType::u8, 1},   {"I16", DType::i16, 2}, {"I32", DType::i32, 4},
-                          {"I64", DType::i64, 8}, {"U64", DType::u64, 8}, {"BOOL", DType::u8, 1},
-                          {"F16", DType::f32, 2}, {"BF16", DType::f32, 2}};
-
 constexpr size_t length_bytes = 8;
 constexpr size_t longest_header = 100'000'000;  // as in the reference implementation
 
-float half_to_float(uint16_t half) {
-    const uint32_t sign = uint32_t(half & 0x8000) << 16;
-    const uint32_t exponent = half >> 10 & 31, mantissa = half & 1023;
-    if (exponent == 31) return std::bit_cast<float>(sign | 0x7f800000 | mantissa << 13);
-    if (exponent > 0) return std::bit_cast<float>(sign | (exponent + 112) << 23 | mantissa << 13);
-    const float tiny = float(mantissa) * 0x1p-24f;  // denormal
-    return sign ? -tiny : tiny;
-}
-
-Tensor decode(const Code& code, const Shape& shape, const uint8_t* bytes) {
-    Tensor out(shape, code.dtype);
-    const size_t n = shape.elements();
-    if (n == 0) return out;
-    if (code.bytes == size_of(code.dtype)) {
-        std::memcpy(out.raw(), bytes, n * code.bytes);
-        return out;
-    }
-    const bool brain = code.name[0] == 'B';
-    float* to = out.data<float>();
-    for (size_t i = 0; i < n; ++i) {
-        const uint16_t half = uint16_t(bytes[2 * i] | bytes[2 * i + 1] << 8);
-        to[i] = brain ? std::bit_cast<float>(uint32_t(half) << 16) : half_to_float(half);
-    }
-    return out;
-}
-
 struct Entry {
     std::string name;
-    const Code* code;
+    const ElementType* type;
     Shape shape;
     size_t begin, end;
 };
@@ -73,9 +35,8 @@ Entry parse_entry(const std::string& name, const Json& json, const std::string& 
     Entry out{name, nullptr, {}, 0, 0};
     if (!json.contains("dtype") || !json["dtype"].is_string()) fail("dtype is not a string");
     const std::string dtype = json["dtype"];
-    for (const auto& code : codes)
-        if (dtype == code.name) out.code = &code;
-    if (!out.code) fail("dtype " + dtype + " is not supported");
+    out.type = element_type(dtype);
+    if (!out.type) fail("dtype " + dtype + " is not supported");
     const auto shape = numbers("shape"), offsets = numbers("data_offsets");
     if (offsets.size() != 2 || offsets[0] > offsets[1]) fail("malformed data_offsets");
     try {
@@ -86,7 +47,7 @@ Entry parse_entry(const std::string& name, const Json& json, const std::string& 
     out.begin = offsets[0];
     out.end = offsets[1];
     const size_t bytes = out.end - out.begin;
-    if (bytes % out.code->bytes != 0 || bytes / out.code->bytes != out.shape.elements())
+    if (bytes % out.type->bytes != 0 || bytes / out.type->bytes != out.shape.elements())
         fail(std::to_string(bytes) + " bytes for " + dtype + " " + out.shape.str());
     return out;
 }
@@ -150,7 +111,7 @@ SafeTensors parse_safetensors(const std::vector<uint8_t>& file, const std::strin
     if (at != size) fail(std::to_string(size - at) + " bytes after the last tensor");
     const uint8_t* bytes = reader.take(size);
     for (const auto& entry : entries)
-        out.tensors[entry.name] = decode(*entry.code, entry.shape, bytes + entry.begin);
+        out.tensors[entry.name] = decode(*entry.type, entry.shape, bytes + entry.begin);
     return out;
 }
 
@@ -170,10 +131,8 @@ void save_safetensors(const std::string& path, const SafeTensors& content) {
     size_t offset = 0;
     for (const auto* item : order) {
         const Tensor& tensor = item->second;
-        const Code* code = std::find_if(std::begin(codes), std::end(codes),
-                                        [&](const Code& c) { return c.dtype == tensor.dtype(); });
         const size_t end = offset + tensor.bytes();
-        header[item->first] = {{"dtype", code->name},
+        header[item->first] = {{"dtype", element_type(tensor.dtype()).name},
                                {"shape", tensor.shape().to_vector()},
                                {"data_offsets", {offset, end}}};
         offset = end;

@@ -12,6 +12,7 @@
 #include <filesystem>
 
 #include "io/bytes.h"
+#include "io/weights.h"
 
 namespace nc::program {
 namespace {
@@ -345,6 +346,13 @@ void print_result(const Common& common, const std::string& text, const Json& val
     }
     if (common.json) write_file(common.json_file, value.dump(2) + "\n");
     fmt::print("{}", text);
+}
+
+Graph with_weights(const Common& common, const Graph& graph, const std::string& file) {
+    if (file.empty()) return graph;
+    LaidOver laid = lay_over(graph, load_weights(file), file);
+    for (const std::string& note : laid.notes) say(common, file + ": " + note);
+    return std::move(laid.graph);
 }
 
 std::string joined(const std::vector<std::string>& words) {

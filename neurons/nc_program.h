@@ -63,6 +63,10 @@ void check_output(const std::string& path, bool force);
 // The same of a folder that may be there, empty.
 void check_output_folder(const std::string& path, bool force);
 
+// The network with a file's weights over its own (io/weights.h); the graph itself when file is
+// empty. What was assumed is said.
+Graph with_weights(const Common&, const Graph&, const std::string& file);
+
 // From the first call on, Ctrl-C (and SIGTERM) sets a flag that interrupted_by_user() returns; a
 // second Ctrl-C ends the program at once.
 void catch_interrupts();

@@ -19,7 +19,7 @@ namespace fs = std::filesystem;
 // Every option, by name.
 struct Settings {
     program::Common common;
-    std::string model, graph, dataset, out, resume, checkpoint, framing;
+    std::string model, graph, weights, dataset, out, resume, checkpoint, framing;
     std::vector<float> mean, std;
     std::string neuron, activation = "relu", recipe = "default", ann_frames = "mean";
     int T = 0, levels = 8;
@@ -48,6 +48,9 @@ void add_options(CLI::App& app, Settings& s) {
     const auto network = "Network";
     app.add_option("--model", s.model, program::joined(model_names()))->group(network);
     app.add_option("--graph", s.graph, "a network described by a JSON file instead")
+        ->type_name("FILE")
+        ->group(network);
+    app.add_option("--weights", s.weights, "of a safetensors or PyTorch .pt file, to begin with")
         ->type_name("FILE")
         ->group(network);
     app.add_option("--activation", s.activation, "relu or qcfs")
@@ -104,7 +107,7 @@ void add_options(CLI::App& app, Settings& s) {
     const auto training = "Training";
     app.add_option("--epochs", t.epochs, "passes over the training data")
         ->capture_default_str()
-        ->check(CLI::Range(1, 1000000))
+        ->check(CLI::Range(0, 1000000))
         ->group(training);
     app.add_option("--recipe", s.recipe,
                    "default, or cifar: crop 4, flip, auto-augment, cutout 16, batch 128, SGD 0.9 "
@@ -173,6 +176,8 @@ void add_options(CLI::App& app, Settings& s) {
         "Examples:\n"
         "  nc_train --model lenet --dataset fashion-mnist --epochs 5 --out ann.safetensors\n"
         "  nc_train --model cnn-nmnist --neuron lif --dataset nmnist --T 10 --out snn.safetensors\n"
+        "  nc_train --model resnet18 --dataset cifar10 --weights resnet18.pt --epochs 0 "
+        "--out ann.safetensors\n"
         "  nc_train --resume run/last.safetensors");
 }
 
@@ -248,6 +253,8 @@ void check_settings(const CLI::App& app, const Settings& s) {
     choose("dataset", s.dataset, dataset_names());
     if (!s.neuron.empty()) choose("neuron", s.neuron, {"if", "lif"});
     choose("activation", s.activation, {"relu", "qcfs"});
+    if (s.train.epochs == 0 && s.weights.empty())
+        refuse("--epochs 0 trains nothing", "it goes with --weights, to take a file's over");
     choose("ann-frames", s.ann_frames, {"mean", "sum"});
     if (!s.neuron.empty() && given(app, "--activation"))
         refuse("--neuron and --activation exclude each other");
@@ -321,7 +328,10 @@ int train_and_report(const CLI::App& app, Settings& s, const Model* resume,
     Compute compute = program::make_compute(s.common);
 
     DataSets sets = load_data({s.dataset, s.common.data, s.T, s.framing, s.mean, s.std});
-    const Graph graph = resume != nullptr ? resume->graph : make_graph(app, s, *sets.train);
+    const Graph graph =
+        resume != nullptr
+            ? resume->graph
+            : program::with_weights(s.common, make_graph(app, s, *sets.train), s.weights);
     const bool spiking = is_spiking(graph);
     if (s.T == 0) s.T = is_residual(graph) ? 32 : 16;
     if (sets.train->steps() > 0) s.T = sets.train->steps();
@@ -398,7 +408,7 @@ int train_and_report(const CLI::App& app, Settings& s, const Model* resume,
                    {"test_accuracy", e.accuracy},
                    {"test_samples", e.samples},
                    {"validation_accuracy", program::number_or_null(trained.validation_accuracy)},
-                   {"best_epoch", trained.best_epoch + 1},
+                   {"best_epoch", t.epochs > 0 ? Json(trained.best_epoch + 1) : Json(nullptr)},
                    {"seconds", trained.seconds},
                    {"seconds_per_epoch", epochs > 0 ? Json(epoch_seconds) : Json(nullptr)},
                    {"peak_bytes", peak > 0 ? Json(peak) : Json(nullptr)}};
@@ -424,8 +434,10 @@ int train_and_report(const CLI::App& app, Settings& s, const Model* resume,
     };
     row("test accuracy", fmt::format("{:.2f} % of {} samples{}", e.accuracy, e.samples,
                                      label.empty() ? "" : " (" + label + ")"));
-    row("validation accuracy", fmt::format("{:.2f} % after epoch {}", trained.validation_accuracy,
-                                           trained.best_epoch + 1));
+    if (t.epochs > 0)
+        row("validation accuracy",
+            fmt::format("{:.2f} % after epoch {}", trained.validation_accuracy,
+                        trained.best_epoch + 1));
     if (spiking) row("sparsity", fmt::format("{:.2f} % at T = {}", e.sparsity(), s.T));
     if (epochs > 0) {
         row("seconds per epoch", fmt::format("{:.1f}", epoch_seconds));

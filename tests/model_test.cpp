@@ -168,6 +168,30 @@ TEST_CASE("a model comes back bitwise: graph, information and training state") {
     CHECK(read_file(path) == read_file(folder / "b.safetensors"));
 }
 
+TEST_CASE("a model file from before batch norms had PyTorch's names is read") {
+    const TempFolder folder;
+    Model model;
+    model.graph = everything();
+    save_model(folder / "new", model);
+    SafeTensors file = load_safetensors(folder / "new");
+    size_t renamed = 0;
+    for (const std::string node : {"bn1", "bn2"})
+        for (const auto& [now, then] :
+             std::map<std::string, std::string>{{"weight", "gamma"},
+                                                {"bias", "beta"},
+                                                {"running_mean", "mean"},
+                                                {"running_var", "variance"}}) {
+            auto at = file.tensors.extract(node + "." + now);
+            if (at.empty()) continue;
+            at.key() = node + "." + then;
+            file.tensors.insert(std::move(at));
+            ++renamed;
+        }
+    CHECK(renamed == 6);
+    save_safetensors(folder / "old", file);
+    check_same(load_model(folder / "old").graph, model.graph);
+}
+
 TEST_CASE("tensors stand in others' order: OIHW, [out, in], and C, H, W after a Flatten") {
     const Graph g = everything();
     const auto tensors = graph_tensors(g);
@@ -184,7 +208,7 @@ TEST_CASE("tensors stand in others' order: OIHW, [out, in], and C, H, W after a 
     const auto fc = std::get<Linear>(g.nodes[find_node(g, "fc1")].op).weight.to_vector<float>();
     const auto fc_file = tensors.at("fc1.weight").to_vector<float>();
     const auto mean = std::get<BatchNorm>(g.nodes[find_node(g, "bn2")].op).mean.to_vector<float>();
-    const auto mean_file = tensors.at("bn2.mean").to_vector<float>();
+    const auto mean_file = tensors.at("bn2.running_mean").to_vector<float>();
     for (size_t c = 0; c < 4; ++c)
         for (size_t y = 0; y < 3; ++y)
             for (size_t x = 0; x < 2; ++x) {
