@@ -13,7 +13,7 @@ usage: bash tests/run.sh [--full] [STAGE...]
 Stages, all of them by default:
   gcc       g++ release: the test binary once for every instruction set this machine has (the kernel
             cases only once: they try all of them against the reference each time)
-  clang     clang++: the test binary
+  clang     clang++: the test binary, and every reader of files fuzzed for NC_FUZZ_SECONDS (1; 20 with --full)
   sanitize  g++ with address and undefined sanitizers: the test binary
   scripts   whole programs, embedding the library, faults planted in kernels, fetch, layers and README, against the g++ release build
   rtl       the generated hardware in simulators and synthesis tools
@@ -150,7 +150,12 @@ gcc_stage() {
 
 clang_stage() {
     options=(--buildtype=release -Doptimization=1 -Dcuda=disabled)
-    CC=clang CXX=clang++ build clang all nc_test && later cases 'clang++' clang
+    # Older releases have libFuzzer in clang's own package.
+    need_packages libclang-rt-dev || echo 'fuzz: no package libclang-rt-dev'
+    local seconds=1
+    [ "${NC_FULL:-}" != 1 ] || seconds=20
+    CC=clang CXX=clang++ build clang all nc_test nc_fuzz && later cases 'clang++' clang &&
+        later script fuzz env NC_BUILD="$PWD/build-clang" bash tests/fuzz/run.sh "${NC_FUZZ_SECONDS:-$seconds}"
 }
 
 sanitize_stage() {

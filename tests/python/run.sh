@@ -38,7 +38,7 @@ export NC_BUILD
 
 # In this order: PyTorch first, the packages that want a certain version of another before that other.
 packages=(numpy torch torchvision safetensors onnx onnxscript onnxruntime sinabs nir nirtorch norse snntorch
-    tonic neurobench)
+    tonic expelliarmus neurobench)
 venv=${NC_VENV:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/neurocuda/python}
 python=$venv/bin/python
 pip=("$python" -m pip install -q --no-input --disable-pip-version-check --retries 1 --timeout 30)
