@@ -65,11 +65,12 @@ StateDict renamed(StateDict file, const std::string& from, const std::string& to
 void check_same(const Graph& a, const Graph& b) {
     const auto x = graph_tensors(a), y = graph_tensors(b);
     REQUIRE(x.size() == y.size());
-    for (const auto& [name, tensor] : x) {
-        CAPTURE(name);
-        REQUIRE(y.count(name) == 1);
-        CHECK(tensor.shape() == y.at(name).shape());
-        CHECK(tensor.to_vector<float>() == y.at(name).to_vector<float>());
+    for (const auto& item : x) {
+        CAPTURE(item.first);
+        REQUIRE(y.count(item.first) == 1);
+        const Tensor &tensor = item.second, &other = y.at(item.first);
+        CHECK(tensor.shape() == other.shape());
+        CHECK(tensor.to_vector<float>() == other.to_vector<float>());
     }
 }
 
