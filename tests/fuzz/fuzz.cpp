@@ -13,9 +13,11 @@
 #include "io/model.h"
 #include "io/npy.h"
 #include "io/onnx.h"
+#include "io/pt.h"
 #include "io/zip.h"
 #include "tests/integer_networks.h"
 #include "tests/recording_files.h"
+#include "tests/torch_pickle.h"
 
 using namespace nc;
 using namespace nc::test;
@@ -118,6 +120,12 @@ struct Target {
     std::vector<Bytes> (*seeds)();
 };
 
+const std::string a_tensor =
+    p_dict({{"a", p_tensor({.stored = 6, .sizes = {3, 2}, .strides = {1, 3}})}});
+Bytes torch_weights(const std::string& pickle) {
+    return torch_file(pickle, {{"0", std::string(24, 'a')}});
+}
+
 const Target targets[] = {
     {"json", [](const Bytes& b) { json_of(b); },
      [] {
@@ -152,6 +160,14 @@ const Target targets[] = {
      [] {
          return std::vector<Bytes>{text_bytes(to_loihi(integer_mlp({6, 5, 4}, 1).net, 4).dump())};
      }},
+    {"pt", [](const Bytes& b) { load_pt(Source(b.data(), b.size(), "x")); },
+     [] { return std::vector<Bytes>{torch_weights(a_tensor)}; }},
+    {"pickle",  // inside an archive whose checksums hold
+     [](const Bytes& b) {
+         const Bytes file = torch_weights(std::string(b.begin(), b.end()));
+         load_pt(Source(file.data(), file.size(), "x"));
+     },
+     [] { return std::vector<Bytes>{Bytes(a_tensor.begin(), a_tensor.end())}; }},
     {"onnx", [](const Bytes& b) { load_onnx(File(b).path()); },
      [] { return std::vector<Bytes>(); }},
     {"npy_array", [](const Bytes& b) { parse_npy(b, "x"); },
