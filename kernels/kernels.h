@@ -405,7 +405,7 @@ struct Stages {
     // And back: x [steps, h, w, c].
     void (*expand)(const EventRows&, float* x, size_t begin, size_t end);
     // Canonical sums of one panel of outputs over events: w [kh * kw * cin, width], bias [width],
-    // width a multiple of 16; the shape's n = groups = 1. y [end - begin, steps, width] of output
+    // width a multiple of 16; the shape's n = groups = 1. y [steps, end - begin, width] of output
     // pixels [begin, end) starts at the bias when from is 0 and else continues, by kernel rows
     // [from, to).
     void (*sums)(const EventRows&, const float* w, const float* bias, size_t width, float* y,

@@ -81,7 +81,7 @@ void sums(const EventRows& in, const float* w, const float* bias, size_t width, 
     for (size_t p = begin; p < end; ++p)
         for (size_t t = 0; t < in.steps; ++t)
             for (size_t o = 0; o < width; ++o) {
-                float& sum = y[((p - begin) * in.steps + t) * width + o];
+                float& sum = y[(t * (end - begin) + p - begin) * width + o];
                 if (from == 0) sum = start(bias, o);
                 for (size_t ky = from; ky < to; ++ky)
                     for (size_t kx = 0; kx < s.kw; ++kx) {

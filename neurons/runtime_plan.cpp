@@ -70,29 +70,6 @@ class Compiler {
     const Graph& graph() const { return plan_.graph; }
     const std::string& name(size_t node) const { return graph().nodes[node].name; }
 
-    static void check_supported(const Graph& g) {
-        std::string refused;
-        const auto add = [&](const std::string& what) {
-            refused += (refused.empty() ? "" : "; ") + what;
-        };
-        for (const Node& node : g.nodes)
-            if (const auto* neuron = std::get_if<Neuron>(&node.op);
-                neuron && neuron->rule.spiking != kernels::Spiking::plain)
-                add("neuron '" + node.name + "' is " +
-                    (neuron->rule.spiking == kernels::Spiking::exact ? "exact" : "signed") +
-                    ", only plain neurons run here");
-        for (const Node& node : g.nodes)
-            if (std::holds_alternative<Membrane>(node.op) ||
-                std::holds_alternative<Threshold>(node.op))
-                add("node '" + node.name + "' is a " + std::string(operation_name(node.op)));
-        for (const Edge& e : g.edges)
-            if (e.delay > 0)
-                add("edge '" + g.nodes[e.from].name + "' -> '" + g.nodes[e.to].name +
-                    "' is delayed by " + std::to_string(e.delay));
-        if (!is_spiking(g)) add("the network has no neuron");
-        if (!refused.empty()) refuse(refused, "nc_convert eval runs such networks");
-    }
-
     // ------------------------------------------------------------------------------------------
     // memory
     Buffer make(size_t bytes) { return arena_.make(bytes, plan_.stages.size()); }
@@ -393,6 +370,7 @@ class Compiler {
         const Signal& in = signals_[from(node)];
         if (std::get<Scale>(graph().nodes[node].op).scale.elements() > in.c) return false;
         if (in.bits == none || in.pool || in.c != shapes_[*neuron].back()) return false;
+        if (std::get<Scale>(graph().nodes[node].op).scale.elements() > in.c) return false;
         for (const size_t e : inputs_of(graph(), *neuron)) {
             const size_t other = graph().edges[e].from;
             if (other != node && std::holds_alternative<Scale>(graph().nodes[other].op) &&
@@ -486,7 +464,6 @@ class Compiler {
         signals_[node] = out;
     }
 
-    static double dense_rate(size_t outputs) { return outputs < 32 ? 0.3 : 0.6; }
     const RuntimeOptions& options_;
     Plan plan_;
     std::vector<Shape> shapes_;

@@ -129,10 +129,12 @@ struct Plan {
 };
 
 Plan compile(const Graph&, const RuntimeOptions&);
+void check_supported(const Graph&);  // Error (kind model) that names all that cannot be run
+double dense_rate(size_t outputs);   // of events, from which adding all inputs is faster
 
 constexpr size_t most_steps = 32;                // of a chunk
 constexpr size_t slab_bytes = 256 << 10;         // weights that stay in the second cache
-constexpr size_t tile_bytes = 16 << 10;          // sums that stay in the first
+constexpr size_t tile_bytes = 64 << 10;          // sums that are read again at once
 constexpr size_t long_tile_bytes = 256 << 10;    // sums that wait for the next slab of weights
 size_t slab_rows(const Layer&);                  // kernel rows whose weights are a slab
 size_t tile_pixels(const Layer&, size_t steps);  // whose sums a thread makes at once

@@ -176,14 +176,14 @@ class Runner {
                         std::min(from + slab, s.shape.kh));
             const size_t channels = std::min(panel.width, s.shape.cout - panel.first);
             if (s.fire)
-                fire(*s.fire, {{begin, end}, panel.first, channels}, sums, steps * panel.width,
-                     panel.width);
+                fire(*s.fire, {{begin, end}, panel.first, channels}, sums, panel.width,
+                     (end - begin) * panel.width);
             else
                 for (size_t p = begin; p < end; ++p)
                     for (size_t t = 0; t < steps; ++t)
                         std::memcpy(
                             at<float>(s.out) + (t * pixels + p) * s.shape.cout + panel.first,
-                            sums + ((p - begin) * steps + t) * panel.width,
+                            sums + (t * (end - begin) + p - begin) * panel.width,
                             channels * sizeof(float));
             unit += end - begin;
         }
@@ -299,6 +299,34 @@ class Runner {
 };
 
 }  // namespace
+
+void check_supported(const Graph& g) {
+    std::string refused;
+    const auto add = [&](const std::string& what) {
+        refused += (refused.empty() ? "" : "; ") + what;
+    };
+    for (const Node& node : g.nodes)
+        if (const auto* neuron = std::get_if<Neuron>(&node.op);
+            neuron && neuron->rule.spiking != kernels::Spiking::plain)
+            add("neuron '" + node.name + "' is " +
+                (neuron->rule.spiking == kernels::Spiking::exact ? "exact" : "signed") +
+                ", only plain neurons run here");
+    for (const Node& node : g.nodes)
+        if (std::holds_alternative<Membrane>(node.op) || std::holds_alternative<Threshold>(node.op))
+            add("node '" + node.name + "' is a " + std::string(operation_name(node.op)));
+    for (const Edge& e : g.edges)
+        if (e.delay > 0)
+            add("edge '" + g.nodes[e.from].name + "' -> '" + g.nodes[e.to].name +
+                "' is delayed by " + std::to_string(e.delay));
+    if (!is_spiking(g)) add("the network has no neuron");
+    if (!refused.empty())
+        throw Error("[runtime] " + refused, ErrorKind::model, "nc_convert eval runs such networks");
+}
+
+// Measured with AVX2 on ResNet-20's layers.
+double dense_rate(size_t outputs) {
+    return outputs < 64 ? 0.27 : 0.5;
+}
 
 size_t slab_rows(const Layer& layer) {
     const size_t row = layer.shape.kw * layer.shape.cin * layer.panels.front().width;
