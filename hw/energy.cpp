@@ -102,6 +102,22 @@ void add(Signal& sum, const Signal& other) {
     }
 }
 
+// The Scale by which a quantised network makes counts of averages: right after a pool, its window.
+bool counts_of_pool(const Graph& g, const std::vector<Shape>& shapes, size_t node) {
+    const auto* scale = std::get_if<Scale>(&g.nodes[node].op);
+    const auto in = inputs_of(g, node);
+    if (!scale || scale->scale.elements() != 1 || in.size() != 1) return false;
+    const size_t before = g.edges[in.front()].from;
+    size_t window = 0;
+    if (const auto* pool = std::get_if<AveragePool>(&g.nodes[before].op)) {
+        window = pool->options.kh * pool->options.kw;
+    } else if (std::holds_alternative<GlobalAveragePool>(g.nodes[before].op)) {
+        const Shape& x = shapes[g.edges[inputs_of(g, before).front()].from];
+        window = x[0] * x[1];
+    }
+    return scale->scale.data<float>()[0] == float(window);
+}
+
 Json constant(const EnergyConstant& c) {
     return {{"picojoules", c.picojoules}, {"source", c.source}};
 }
@@ -227,7 +243,8 @@ Operations OperationCounter::result(size_t steps) const {
         const bool weights =
             std::holds_alternative<Linear>(node.op) || std::holds_alternative<Conv>(node.op);
         const bool neuron = emits_spikes(node.op);
-        const bool diagonal = neuron || std::holds_alternative<Scale>(node.op);
+        const bool counts = counts_of_pool(graph_, shapes_, n) && !x.analog;
+        const bool diagonal = neuron || (std::holds_alternative<Scale>(node.op) && !counts);
         if (weights || (diagonal && x.spikes)) {
             LayerOperations layer;
             layer.name = node.name;
@@ -247,7 +264,7 @@ Operations OperationCounter::result(size_t steps) const {
         } else if (std::holds_alternative<MaxPool>(node.op) && !x.analog) {
             y.spikes = counted(n);
         } else if (std::holds_alternative<Flatten>(node.op) ||
-                   std::holds_alternative<Add>(node.op)) {
+                   std::holds_alternative<Add>(node.op) || counts) {
             y = x;
         } else if (const auto* pool = std::get_if<AveragePool>(&node.op)) {
             y.analog = x.analog;

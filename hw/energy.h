@@ -44,7 +44,8 @@ uint64_t accumulations(const Node&, const Shape& input, const std::vector<uint64
 // Follows forward() through ForwardOptions::observe (or EvaluateOptions::observe), layer by layer.
 // Spikes come from neurons (and from frames whose values are all -1, 0 or 1), and keep being
 // counted one by one through pooling, flattening and additions; everything else is analog. A Scale,
-// and a neuron that spikes reach without weights, are charged one accumulation a spike.
+// and a neuron that spikes reach without weights, are charged one accumulation a spike; a Scale that
+// makes counts of a pool's averages costs nothing.
 class OperationCounter {
  public:
     // Counts the first `steps` of every run; 0: all. marks, ascending: numbers of steps that

@@ -280,3 +280,26 @@ TEST_CASE("energy is counted operations times constants, and may be a loss") {
     CHECK(json["layers"].size() == 2);
     CHECK_THROWS_AS(energy(Operations{}, digital_45nm()), Error);
 }
+
+TEST_CASE("counts of pooled spikes are spikes still: as many accumulations as their averages") {
+    uint64_t acs[2] = {};
+    for (const bool counted : {false, true}) {
+        Graph g;
+        size_t at = add_node(g, "input", Input{{4, 4, 2}}, {});
+        at = add_node(g, "pool", AveragePool{}, {at});
+        if (counted) at = add_node(g, "count", Scale{Tensor::full<float>({1}, 4)}, {at});
+        at = add_node(g, "conv", Conv{sparse_weights({2, 2, 2, 3}, 1), {}, {}}, {at});
+        at = add_node(g, "neuron", neuron(1), {at});
+        at = add_node(g, "flatten", Flatten{}, {at});
+        at = add_node(g, "fc", Linear{sparse_weights({3, 4}, 3), {}}, {at});
+        add_node(g, "output", Output{}, {at});
+        const size_t T = 5, N = 2;
+        const Run r =
+            run(g, Tensor::from(spike_values(T * N * 32, 7, 0.4), {T, N, 4, 4, 2}), T, true);
+        CHECK(layer(r.operations, "conv").macs == 0);
+        CHECK(r.operations.layers.size() == 2);
+        acs[counted] = layer(r.operations, "conv").acs;
+    }
+    CHECK(acs[0] > 0);
+    CHECK(acs[0] == acs[1]);
+}
