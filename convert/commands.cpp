@@ -22,7 +22,7 @@ const std::vector<Command>& commands() {
         {"finetune", finetune_command, "train a spiking model further through its time steps"},
         {"quantize", quantize_command, "8-bit or fewer weights and integer thresholds"},
         {"verify", verify_command, "every membrane and spike on every backend, compared"},
-        {"export", export_command, "a quantised network for Loihi 2, and for Lava"},
+        {"export", export_command, "a quantised network for Loihi 2, Lava, FPGAs and HLS"},
         {"frames", frames_command, "an event recording as frames in a .npy file"},
         {"info", info_command, "what a model file holds"},
         {"backends", backends_command, "where networks can run on this machine"},

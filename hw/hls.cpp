@@ -411,11 +411,10 @@ RtlReport write_hls(const IntegerNetwork& net, const FpgaPlan& plan,
         " weights a cycle where loops are unrolled. Widths are "
         "proven from the weights for up to " +
         std::to_string(plan.T) + " steps. main.cpp plays " + str(N) +
-        " samples and compares every u, v and s (1/64 weight; of "
-        "the readout v is the sum, in weights) and every logit.\n\n```\ng++ -std=c++17 -O1 -Wall "
-        "-Werror -Istand_in main.cpp network.cpp -o check && ./check\n```\n\nA synthesis tool "
-        "brings "
-        "its own ap_int.h: leave stand_in out. Compiled and compared here; not synthesised.\n";
+        " samples and compares every u, v and s (1/64 weight; of the readout v is the sum, in "
+        "weights) and every logit.\n\n```\ng++ -std=c++17 -O1 -Wall -Werror -Istand_in main.cpp "
+        "network.cpp -o check && ./check\n```\n\nA synthesis tool brings its own ap_int.h: leave "
+        "stand_in out. Not synthesised yet: the pragmas are as the vendor's manual has them.\n";
     const rtl::Gaps interface = {{"INTERFACE", "\"network.h\""}};
     const std::vector<std::pair<std::string, std::string>> files = {
         {"network.h", header},

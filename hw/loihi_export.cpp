@@ -152,7 +152,12 @@ class Reader {
     Shape shape(const Json& object, const char* key) const {
         const Sizes sizes = list<size_t>(object, key, 1, 65535);
         if (sizes.size() != 1 && sizes.size() != 3) fail("a shape has 1 or 3 sizes");
-        return Shape(sizes);
+        return limited(Shape(sizes));
+    }
+    // Products of two of them stay far below 2^64.
+    Shape limited(const Shape& s) const {
+        if (s.elements() > size_t(1) << 28) fail("a shape of " + s.str() + " is too large");
+        return s;
     }
 
     Population population(const IntegerNetwork& net, const Json& json) {
@@ -258,7 +263,7 @@ class Reader {
                   .pad_w = padding[1]};
         if (s.pool.h + 2 * s.pool.pad_h < s.pool.kh || s.pool.w + 2 * s.pool.pad_w < s.pool.kw)
             fail("a pool larger than " + source.shape.str());
-        return {s.pool.out_h(), s.pool.out_w(), s.pool.c};
+        return limited({s.pool.out_h(), s.pool.out_w(), s.pool.c});
     }
 
     size_t convolution(const Json& json, const Shape& given, const Population& p,

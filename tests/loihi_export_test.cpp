@@ -164,6 +164,10 @@ TEST_CASE("loihi export: a damaged document is refused, whatever is damaged") {
         if (here.is_array() && !here.empty()) self(self, here[0], at + "/0");
     };
     for (const auto& [key, value] : good.items()) visit(visit, value, "/" + key);
+    Json wide = good;  // sizes whose products leave 64 bits
+    for (const char* at : {"/input/shape", "/populations/0/shape"})
+        wide[Json::json_pointer(at)] = {32768, 32768, 32768};
+    CHECK(contains(error_of([&] { from_loihi(wide, "net.json"); }), "is too large"));
     // What only people read (target, depth, steps, latency, fraction and input bits) is not.
     CHECK(refused > 150);
     CHECK(refused + 60 > places);
