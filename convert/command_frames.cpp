@@ -43,7 +43,7 @@ int frames_command(int argc, char** argv) {
     app.add_option_function<std::vector<std::string>>(
            "--denoise",
            [&](const std::vector<std::string>& time) {
-               options.denoise = parse_duration(time.empty() ? "10ms" : time.front());
+               options.denoise = parse_duration(time.empty() || time[0].empty() ? "10ms" : time[0]);
            },
            "drop events none of whose four neighbours fired within this time (10ms)")
         ->type_name("[TIME]")

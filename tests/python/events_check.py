@@ -129,10 +129,16 @@ if not have("expelliarmus"):
 else:
     import expelliarmus
 
-    # Long enough for EVT3's 24 bits to wrap twice.
-    e = events(20_000, 640, 480, first=1000, step=4000)
-    e = e.astype([("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "u1")])
+    def prophesee(n, **options):
+        e = events(n, 640, 480, **options)
+        out = np.zeros(n, [("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "u1")])
+        for name in "txyp":
+            out[name] = e[name]
+        return out
+
+    # It writes no EVT3 TIME_HIGH but the first: these recordings end before the second is due.
     for encoding, name in {"evt2": "a.raw", "evt3": "b.raw", "dat": "a.dat"}.items():
+        e = prophesee(3000, first=0, step=2) if encoding == "evt3" else prophesee(20_000, first=1000, step=400)
         with case(f"Prophesee {encoding}, written and read by expelliarmus"):
             wizard = expelliarmus.Wizard(encoding=encoding)
             wizard.save(str(work / name), e)
