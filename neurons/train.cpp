@@ -61,7 +61,10 @@ class Trainer {
 
     Trained run(bool resumed) {
         begin_ = now();
-        if (!resumed) save();
+        if (!resumed) {
+            if (options_.keep_start && validation_ != nullptr) validate(-1);
+            save();
+        }
         while (state_.epoch < options_.epochs) epoch();
         Trained out;
         const bool best = options_.keep_best && !state_.best.empty();
@@ -108,7 +111,7 @@ class Trainer {
         }
         const size_t peak = compute_.allocator->peak_bytes();
         Progress done = progress(double(state_.seen - seen_before) / (now() - start), peak);
-        if (validation_ != nullptr) done.validation_accuracy = validate();
+        if (validation_ != nullptr) done.validation_accuracy = validate(state_.epoch);
         done.epoch_done = true;
         done.epoch_seconds = state_.epoch_seconds;
         ++state_.epoch;
@@ -226,7 +229,7 @@ class Trainer {
         ops::add_scaled_into(compute_, running, batch, take);
     }
 
-    double validate() {
+    double validate(int epoch) {
         EvaluateOptions how;
         how.T = options_.T;
         how.ann_frames = options_.ann_frames;
@@ -237,7 +240,7 @@ class Trainer {
         if (options_.keep_best && (state_.best.empty() || last_accuracy_ >= state_.best_accuracy)) {
             state_.best = copies(weights());
             state_.best_accuracy = last_accuracy_;
-            state_.best_epoch = state_.epoch;
+            state_.best_epoch = epoch;
         }
         return last_accuracy_;
     }

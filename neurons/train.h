@@ -28,7 +28,8 @@ struct TrainOptions {
     bool freeze_batch_norm = false;   // normalise by running statistics, and leave them alone
     std::string ann_frames = "mean";  // an ANN on temporal data: "mean" or "sum"
     uint64_t seed = 0;
-    bool keep_best = true;  // return the epoch best on validation, when validation is given
+    bool keep_best = true;    // return the epoch best on validation, when validation is given
+    bool keep_start = false;  // the network as given is one of those chosen from, its epoch -1
     // Path written at the start, after every epoch (and every checkpoint_steps); empty: none.
     std::string checkpoint;
     int64_t checkpoint_steps = 0;
@@ -49,8 +50,8 @@ struct Progress {
 struct TrainHooks {
     std::function<void(const Progress&)> progress;
     std::function<bool()> stop;  // asked after every step; true: checkpoint and throw Interrupted
-    // Replaces tensors (by full name) by what the network is to be run with, rounded weights say; gradients
-    // go straight through to those that are trained. Validation runs with them, too.
+    // Replaces tensors (by full name) by what the network is to be run with, rounded weights say;
+    // gradients go straight through to those that are trained. Validation runs with them, too.
     std::function<void(std::map<std::string, Tensor>&)> rounding;
 };
 

@@ -136,7 +136,8 @@ Json to_json(const TrainOptions& o) {
             {"train_thresholds", o.train_thresholds},
             {"freeze_batch_norm", o.freeze_batch_norm},
             {"ann_frames", o.ann_frames},
-            {"keep_best", o.keep_best}};
+            {"keep_best", o.keep_best},
+            {"keep_start", o.keep_start}};
 }
 
 Model make_checkpoint(const TrainState& state, const Graph& graph, const ModelInfo& info,

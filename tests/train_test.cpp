@@ -13,8 +13,9 @@ using namespace nc::test;
 
 namespace {
 
-// Images of 8 x 8 with a bright quadrant on noise; the quadrant is the class.
-std::unique_ptr<Dataset> quadrants(size_t n, uint64_t seed) {
+// Images of 8 x 8 with a bright quadrant on noise; the class is the quadrant's number, or `turned`
+// further on.
+std::unique_ptr<Dataset> quadrants(size_t n, uint64_t seed, int32_t turned = 0) {
     std::mt19937_64 random(seed);
     std::vector<uint8_t> images(n * 64);
     std::vector<int32_t> labels(n);
@@ -25,6 +26,7 @@ std::unique_ptr<Dataset> quadrants(size_t n, uint64_t seed) {
             images[i * 64 + p] = uint8_t(random() % 120 + (quadrant == size_t(labels[i]) ? 90 : 0));
         }
     }
+    for (int32_t& label : labels) label = (label + turned) % 4;
     return image_dataset(images, labels, {8, 8, 1}, 4, {0.3f}, {0.2f});
 }
 
@@ -269,6 +271,16 @@ TEST_CASE("train: the epoch best on validation is returned") {
     const Trained last = train(compute, g, {}, *data, validation.get(), options);
     CHECK(last.best_epoch == 5);
     CHECK(last.validation_accuracy == accuracies.back());
+    // What learns other classes is worse than where it began.
+    const auto other = quadrants(200, 9, 1);
+    options.keep_best = options.keep_start = true;
+    const Trained start = train(compute, best.graph, {}, *other, validation.get(), options);
+    CHECK(start.best_epoch == -1);
+    CHECK(start.validation_accuracy == top);
+    CHECK(evaluate(compute, start.graph, *validation, {}).accuracy == top);
+    options.keep_start = false;
+    CHECK(train(compute, best.graph, {}, *other, validation.get(), options).validation_accuracy <
+          top);
 }
 
 TEST_CASE("train: batch norm keeps running statistics, unless they are frozen") {
