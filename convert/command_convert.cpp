@@ -207,7 +207,7 @@ int convert_command(int argc, char** argv) {
         check_output(o.out, o.common.force);
         if (!o.report.empty()) check_output(o.report, o.common.force);
         if (!o.convert.dump.empty()) check_output_folder(o.convert.dump, o.common.force);
-        const EmitFiles files = emit_files(o.emit, o.common);
+        EmitFiles files = emit_files(o.emit, o.common);
         Compute compute = make_compute(o.common);
         Model model = read_model(o.model, o.weights, o.common);
         const LoadedData data = load(o.common, o.data, model.info, model.graph, o.convert.T);
@@ -243,6 +243,7 @@ int convert_command(int argc, char** argv) {
             write_file(o.report, conversion_page(compute, converted, *data.test,
                                                  data.name + ", " + data.label, typed_command,
                                                  json["environment"]));
+        text += emit_floats(files, o.emit, converted.model, json);
         if (!files.empty()) text += emit_quantised(o, files, compute, converted.model, data, json);
         print_result(o.common, text, json);
         return int(success);

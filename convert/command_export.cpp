@@ -6,6 +6,7 @@
 
 #include "convert/commands.h"
 #include "convert/integer_run.h"
+#include "convert/nir.h"
 #include "hw/hls.h"
 #include "hw/loihi_export.h"
 #include "hw/rtl.h"
@@ -19,7 +20,8 @@ namespace fs = std::filesystem;
 void add_emit_options(CLI::App& app, EmitOptions& o) {
     const std::string group = "Other forms";
     app.add_option("--emit", o.words,
-                   "FORM=FILE, several by commas: loihi=FILE.json, lava=FILE.py, rtl=DIR, hls=DIR")
+                   "FORM=FILE, several by commas: nir=FILE.nir, loihi=FILE.json, lava=FILE.py, "
+                   "rtl=DIR, hls=DIR")
         ->type_name("FORM=FILE")
         ->delimiter(',')
         ->group(group);
@@ -30,10 +32,21 @@ void add_emit_options(CLI::App& app, EmitOptions& o) {
     app.add_flag("--pipelined", o.pipelined,
                  "rtl, hls: layers work at the same time, each a step behind those it hears")
         ->group(group);
+    app.add_option("--nir-vinit", o.nir_vinit,
+                   "nir: v(0) in the metadata, or bias: v(0) / T more at every step")
+        ->capture_default_str()
+        ->group(group);
+    app.add_option("--nir-pool", o.nir_pool, "nir: avg, or sum with 1 / k^2 in the next weights")
+        ->capture_default_str()
+        ->group(group);
+    app.add_option("--nir-compat", o.nir_compat,
+                   "nir: strict, what the reference reader's type check takes; or full")
+        ->capture_default_str()
+        ->group(group);
 }
 
 EmitFiles emit_files(const EmitOptions& o, const Common& common) {
-    const std::vector<std::string> known = {"loihi", "lava", "rtl", "hls"};
+    const std::vector<std::string> known = {"nir", "loihi", "lava", "rtl", "hls"};
     EmitFiles out;
     for (const std::string& word : o.words) {
         const size_t equals = word.find('=');
@@ -52,6 +65,7 @@ EmitFiles emit_files(const EmitOptions& o, const Common& common) {
             check_output_folder(file, common.force);
         else
             check_output(file, common.force);
+    parse_nir_options(o.nir_vinit, o.nir_pool, o.nir_compat);  // before anything else is done
     const auto loihi = out.find("loihi"), lava = out.find("lava");
     if (lava != out.end() && (loihi == out.end() || fs::path(loihi->second).parent_path() !=
                                                         fs::path(lava->second).parent_path()))
@@ -86,6 +100,17 @@ std::string emit_hardware(const std::string& form, const std::string& folder, co
 
 }  // namespace
 
+std::string emit_floats(EmitFiles& files, const EmitOptions& o, const Model& model, Json& json) {
+    std::string text;
+    if (const auto nir = files.find("nir"); nir != files.end()) {
+        to_nir(nir->second, model, parse_nir_options(o.nir_vinit, o.nir_pool, o.nir_compat));
+        json["files"]["nir"] = nir->second;
+        text += nir->second + ": for every reader of NIR\n";
+        files.erase(nir);
+    }
+    return text;
+}
+
 std::string emit_integers(const EmitOptions& o, const EmitFiles& files, const Graph& g, int T,
                           const Dataset* stimulus, bool force, Json& json) {
     const IntegerNetwork net = integer_network(g);
@@ -119,22 +144,29 @@ int export_command(int argc, char** argv) {
     std::string path;
     int T = 0;
     CLI::App app(
-        "Writes a quantised network as other tools take it: loihi=FILE.json, all it takes to "
-        "program a Loihi 2; lava=FILE.py beside it, a script for Lava's stock processes, which "
+        "Writes a network as other tools take it: nir=FILE.nir. Of a quantised network: "
+        "loihi=FILE.json, all it takes to program a Loihi 2; lava=FILE.py beside it, a script for "
+        "Lava's stock processes, which "
         "reset to zero and have one threshold a layer; rtl=DIR, SystemVerilog with a testbench; "
         "hls=DIR, C++ for high-level synthesis with a main that checks itself.",
         "nc_convert export");
-    app.add_option("model", path, "a quantised model file (.safetensors)")->required();
+    app.add_option("model", path, "model file (.safetensors)")->required();
     app.add_option("--T", T, "time steps (default: the model's)")->check(CLI::Range(1, 65536));
     add_emit_options(app, emit);
     app.get_option("--emit")->required();
     add_data_options(app, data_options);
     add_common_options(app, common);
     return run(app, argc, argv, [&] {
-        const EmitFiles files = emit_files(emit, common);
-        const Model model = read_model(path);
+        EmitFiles files = emit_files(emit, common);
+        Model model = read_model(path);
+        const int steps = model.info.T = T > 0 ? T : model.info.T;
+        Json json = {{"model", path}, {"command", typed_command}};
+        std::string text = emit_floats(files, emit, model, json);
+        if (files.empty()) {
+            print_result(common, text, json);
+            return int(success);
+        }
         integer_network(model.graph);  // refuses by name what is not quantised
-        const int steps = T > 0 ? T : model.info.T;
         if (steps < 1)
             throw Error("[export] the model has no T", ErrorKind::usage, "give one with --T");
         LoadedData data;
@@ -143,9 +175,8 @@ int export_command(int argc, char** argv) {
             if (few.samples == 0) few.samples = stimulus_samples;
             data = load(few, data_options, model.info, model.graph, steps);
         }
-        Json json = {{"model", path}, {"T", steps}, {"command", typed_command}};
-        const std::string text =
-            emit_integers(emit, files, model.graph, steps, data.test.get(), common.force, json);
+        json["T"] = steps;
+        text += emit_integers(emit, files, model.graph, steps, data.test.get(), common.force, json);
         print_result(common, text, json);
         return int(success);
     });

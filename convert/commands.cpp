@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "convert/nir.h"
 #include "io/onnx.h"
 
 namespace nc::program {
@@ -46,11 +47,7 @@ Model read_model(const std::string& path) {
                     ErrorKind::model,
                     "`nc_train --model NAME --dataset NAME --weights " + path +
                         " --epochs 0 --out ann.safetensors` makes a model of them");
-    if ((hdf5 || extension == ".nir") && std::filesystem::exists(path))
-        throw Error("[model] " + path +
-                        " is a NIR graph, which this build cannot read: it reads model files "
-                        "(.safetensors) that nc_train and nc_convert write",
-                    ErrorKind::model);
+    if (hdf5 || extension == ".nir") return from_nir(path);
     return load_model(path);
 }
 

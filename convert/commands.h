@@ -67,6 +67,7 @@ struct EmitOptions {
     std::vector<std::string> words;
     size_t lanes = 8;
     bool pipelined = false;
+    std::string nir_vinit = "metadata", nir_pool = "avg", nir_compat = "strict";
 };
 void add_emit_options(CLI::App&, EmitOptions&);  // --emit is for the caller to require or not
 
@@ -74,6 +75,10 @@ void add_emit_options(CLI::App&, EmitOptions&);  // --emit is for the caller to 
 // for twice or without a file, and on what is there already.
 using EmitFiles = std::map<std::string, std::string>;
 EmitFiles emit_files(const EmitOptions&, const Common&);
+
+// Writes the forms of any network (nir) and takes them out of the files: what is left wants a
+// quantised one. Adds to json["files"], and returns what to tell people.
+std::string emit_floats(EmitFiles&, const EmitOptions&, const Model&, Json&);
 
 // Writes the forms of whole numbers (loihi, lava, rtl, hls) of a quantised network; stimulus: the
 // samples that come with RTL and HLS, null when neither is asked for. Adds to json["files"], and

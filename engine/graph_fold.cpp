@@ -162,10 +162,12 @@ Amplitude spread(const Amplitude& a, size_t size) {
     return out;
 }
 
-// Puts `amplitude` into whatever takes the node's output. Nodes of one neuron's pooling are walked
-// through a list: a pool with several consumers is met once.
-Graph fold_from(Graph g, size_t neuron, const Amplitude& amplitude,
-                const std::vector<Shape>& shapes) {
+}  // namespace
+
+// Nodes of one neuron's pooling are walked through a list: a pool with several consumers is met
+// once.
+Graph fold_into_consumers(Graph g, size_t neuron, const Amplitude& amplitude) {
+    const std::vector<Shape> shapes = infer_shapes(g);  // Scale nodes are added behind these
     std::deque<size_t> sources{neuron};
     const auto unfoldable = [&](const Node& at) -> Error {
         return Error("[fold] '" + g.nodes[neuron].name + "' has a threshold per neuron, '" +
@@ -203,18 +205,16 @@ Graph fold_from(Graph g, size_t neuron, const Amplitude& amplitude,
     return g;
 }
 
-}  // namespace
-
 Graph fold_amplitudes(Graph g) {
-    const auto shapes = infer_shapes(g);  // Scale nodes are added behind these
-    for (size_t i = 0; i < shapes.size(); ++i) {
+    const size_t given = g.nodes.size();  // Scale nodes are added behind these
+    for (size_t i = 0; i < given; ++i) {
         const auto* old = std::get_if<Neuron>(&g.nodes[i].op);
         if (!old || old->amplitude == Neuron::Amplitude::one) continue;
         const Amplitude amplitude = old->theta.to_vector<float>();
         Neuron bits = *old;
         bits.amplitude = Neuron::Amplitude::one;
         g = replace(std::move(g), i, bits);
-        g = fold_from(std::move(g), i, amplitude, shapes);
+        g = fold_into_consumers(std::move(g), i, amplitude);
     }
     return sorted(g);
 }

@@ -21,4 +21,8 @@ Graph fold_batch_norm(Graph);
 // threshold per neuron would have to go into a convolution.
 Graph fold_amplitudes(Graph);
 
+// Multiplies what a node gives by factors (one, one a channel or one an element), in its consumers:
+// as above, in their weights or a Scale named after the node.
+Graph fold_into_consumers(Graph, size_t node, const std::vector<float>& factors);
+
 }  // namespace nc
