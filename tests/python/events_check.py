@@ -130,7 +130,7 @@ else:
     import expelliarmus
 
     def prophesee(n, **options):
-        e = events(n, 640, 480, **options)
+        e = events(n, 64, 48, **options)
         out = np.zeros(n, [("t", "<i8"), ("x", "<i2"), ("y", "<i2"), ("p", "u1")])
         for name in "txyp":
             out[name] = e[name]
@@ -143,7 +143,7 @@ else:
             wizard = expelliarmus.Wizard(encoding=encoding)
             wizard.save(str(work / name), e)
             read = wizard.read(str(work / name))
-            framings(work / name, read, (640, 480, 2), ["--sensor", "640x480", "--format", encoding])
+            framings(work / name, read, (64, 48, 2), ["--sensor", "64x48", "--format", encoding])
 
 check("the package's version is known", bool(tonic.__version__))
 finish()
