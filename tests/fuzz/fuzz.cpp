@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <iostream>
 
+#include "convert/nir.h"
 #include "datasets/cifar.h"
 #include "datasets/idx.h"
 #include "hw/loihi_export.h"
@@ -170,6 +171,22 @@ const Target targets[] = {
      [] { return std::vector<Bytes>{Bytes(a_tensor.begin(), a_tensor.end())}; }},
     {"onnx", [](const Bytes& b) { load_onnx(File(b).path()); },
      [] { return std::vector<Bytes>(); }},
+    {"nir", [](const Bytes& b) { from_nir(File(b).path()); },
+     [] {
+         Neuron neuron;
+         neuron.theta = Tensor::full<float>({1}, 1);
+         Model model;
+         size_t at = add_node(model.graph, "input", Input{{4, 4, 1}}, {});
+         at = add_node(model.graph, "neuron", neuron, {at});
+         at = add_node(model.graph, "pool", AveragePool{}, {at});
+         add_node(model.graph, "output", Output{}, {at});
+         try {
+             return std::vector<Bytes>{
+                 written([&](const std::string& path) { to_nir(path, model); })};
+         } catch (const Error&) {  // a build without HDF5
+             return std::vector<Bytes>();
+         }
+     }},
     {"npy_array", [](const Bytes& b) { parse_npy(b, "x"); },
      [] { return std::vector<Bytes>{npy_file("'<f4'", "2, 3", Bytes(24, 1))}; }},
     {"zip", zip,
