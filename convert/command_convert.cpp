@@ -162,7 +162,7 @@ int convert_command(int argc, char** argv) {
         "through its time steps, and measures it on the test data.",
         "nc_convert");
     app.set_version_flag("--version", version());
-    app.add_option("model", o.model, "trained network (.safetensors)");
+    app.add_option("model", o.model, "trained network (.safetensors, .onnx)");
     add_weights_option(app, o.weights);
     app.add_option("--out", o.out, "the spiking network's file")->type_name("FILE");
     app.add_option("--report", o.report, "an HTML page of the results")->type_name("FILE");

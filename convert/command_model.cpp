@@ -95,13 +95,13 @@ int info_command(int argc, char** argv) {
     CLI::App app(
         "What a model file holds; with --target, where a quantised network goes on a chip.",
         "nc_convert info");
-    app.add_option("model", path, "model file (.safetensors)")->required();
+    app.add_option("model", path, "model file (.safetensors, .onnx)")->required();
     app.add_option("--target", target, "loihi2: cores, memory and limits, from published figures");
     add_common_options(app, common);
     return run(app, argc, argv, [&] {
         const std::optional<Chip> chip =
             target.empty() ? std::nullopt : std::optional(chip_named(target));
-        const Model model = read_model(path);
+        const Model model = read_model(path, &common);
         const Graph& g = model.graph;
         std::optional<Placement> placement;
         if (chip) placement = place(integer_network(g), *chip);

@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "convert/nir.h"
+#include "datasets/flattened.h"
 #include "io/onnx.h"
 
 namespace nc::program {
@@ -23,6 +24,7 @@ const std::vector<Command>& commands() {
         {"finetune", finetune_command, "train a spiking model further through its time steps"},
         {"quantize", quantize_command, "8-bit or fewer weights and integer thresholds"},
         {"verify", verify_command, "every membrane and spike on every backend, compared"},
+        {"run", run_command, "logits of the samples in a .npy file"},
         {"export", export_command, "a quantised network for Loihi 2, Lava, FPGAs and HLS"},
         {"frames", frames_command, "an event recording as frames in a .npy file"},
         {"info", info_command, "what a model file holds"},
@@ -31,17 +33,28 @@ const std::vector<Command>& commands() {
     return all;
 }
 
-Model read_model(const std::string& path) {
+namespace {
+
+// Whoever wrote it is named by the file: what it was trained on is not known.
+Model imported(OnnxNetwork network, const std::string& path, const Common* common) {
+    Model model;
+    model.graph = std::move(network.graph);
+    model.info.provenance["imported"] = path;
+    if (!network.notes.empty()) model.info.provenance["notes"] = network.notes;
+    if (common != nullptr)
+        for (const std::string& note : network.notes) say(*common, "note: " + note);
+    return model;
+}
+
+}  // namespace
+
+Model read_model(const std::string& path, const Common* common) {
     std::ifstream file(path, std::ios::binary);
     char head[8] = {};
     file.read(head, sizeof head);
     const std::string extension = std::filesystem::path(path).extension().string();
     const bool hdf5 = file && std::equal(head, head + 8, "\x89HDF\r\n\x1a\n");
-    if (extension == ".onnx") {
-        Model model;
-        model.graph = load_onnx(path);
-        return model;
-    }
+    if (extension == ".onnx") return imported(load_onnx(path), path, common);
     if ((extension == ".pt" || extension == ".pth") && std::filesystem::exists(path))
         throw Error("[model] " + path + " is a PyTorch file, which holds weights but no network",
                     ErrorKind::model,
@@ -52,7 +65,7 @@ Model read_model(const std::string& path) {
 }
 
 Model read_model(const std::string& path, const std::string& weights, const Common& common) {
-    Model model = read_model(path);
+    Model model = read_model(path, &common);
     model.graph = with_weights(common, model.graph, weights);
     if (!weights.empty()) model.info.provenance["weights"] = weights;
     return model;
@@ -71,6 +84,9 @@ void add_data_options(CLI::App& app, DataOptions& o) {
     app.add_option("--mean", o.mean, "input normalisation per channel (default: the model's)")
         ->delimiter(',');
     app.add_option("--std", o.std, "its standard deviation")->delimiter(',');
+    app.add_option("--scale", o.scale,
+                   "what a white pixel is before mean and std (default 1; 255: bytes as they are)")
+        ->check(CLI::PositiveNumber);
 }
 
 namespace {
@@ -101,9 +117,17 @@ LoadedData load(const Common& common, const DataOptions& options, const ModelInf
     request.root = common.data;
     request.T = T > 0 ? T : info.T;
     request.framing = options.framing.empty() ? info.framing : options.framing;
-    const bool own = !options.mean.empty() || !options.std.empty();
+    const bool own = !options.mean.empty() || !options.std.empty() || options.scale != 1;
     request.mean = own ? options.mean : info.mean;
     request.std = own ? options.std : info.std;
+    if (options.scale != 1) {
+        // (s x - mean) / std is (x - mean / s) / (std / s).
+        const size_t channels = input_shape(g).rank() == 3 ? input_shape(g).back() : 1;
+        if (request.mean.empty()) request.mean.assign(channels, 0);
+        if (request.std.empty()) request.std.assign(channels, 1);
+        for (float& m : request.mean) m = float(m / options.scale);
+        for (float& s : request.std) s = float(s / options.scale);
+    }
     try {
         out.sets = load_data(request);
     } catch (const Error& e) {
@@ -114,7 +138,12 @@ LoadedData load(const Common& common, const DataOptions& options, const ModelInf
     if (request.mean.empty()) say(common, "input normalisation: the data set's own");
     if (!out.sets.note.empty()) say(common, request.name + ": " + out.sets.note);
 
-    const Shape wanted = input_shape(g), sample = out.sets.test->sample_shape();
+    const Shape wanted = input_shape(g);
+    if (wanted == Shape{out.sets.test->sample_shape().elements()}) {
+        out.sets.train = flattened(std::move(out.sets.train));
+        out.sets.test = flattened(std::move(out.sets.test));
+    }
+    const Shape sample = out.sets.test->sample_shape();
     if (!(wanted == sample))
         throw Error("[data] " + request.name + " has samples of shape " + sample.str() +
                         ", the model takes " + wanted.str(),

@@ -23,6 +23,7 @@ int quantize_command(int argc, char** argv);
 int verify_command(int argc, char** argv);
 int export_command(int argc, char** argv);
 int frames_command(int argc, char** argv);
+int run_command(int argc, char** argv);
 int info_command(int argc, char** argv);
 int backends_command(int argc, char** argv);
 
@@ -36,8 +37,9 @@ const std::vector<Command>& commands();  // without the main one, convert_comman
 // The command as typed, whole; set by main.
 extern std::string typed_command;
 
-// A model file. Error (kind model) that names what can be read for ONNX, NIR and anything else.
-Model read_model(const std::string& path);
+// A model file, ours or ONNX; what was left out of a foreign one is said when common is given.
+// Error (kind model) that names what can be read for NIR and anything else.
+Model read_model(const std::string& path, const Common* common = nullptr);
 
 // The same with the weights of another file laid over it, when one is named; says what it assumed.
 Model read_model(const std::string& path, const std::string& weights, const Common&);
@@ -47,6 +49,7 @@ void add_weights_option(CLI::App&, std::string& weights);
 struct DataOptions {
     std::string dataset, framing;
     std::vector<float> mean, std;
+    double scale = 1;  // what a pixel of 255 is before mean and std
     bool test_only = false;
 };
 void add_data_options(CLI::App&, DataOptions&);

@@ -15,8 +15,17 @@ namespace {
 
 }  // namespace
 
-Graph load_onnx(const std::string& path) {
+OnnxNetwork load_onnx(const std::string& path) {
     refuse(path, "an ONNX model");
+}
+OnnxNetwork parse_onnx(const std::vector<uint8_t>&, const std::string& path) {
+    refuse(path, "an ONNX model");
+}
+std::vector<uint8_t> onnx_step(const Graph&) {
+    refuse("a time step", "to be an ONNX model");
+}
+void save_onnx_step(const std::string& path, const Graph&) {
+    refuse(path, "to be an ONNX model");
 }
 
 Model from_nir(const std::string& path, double) {
