@@ -12,6 +12,7 @@
 #include "hw/rtl.h"
 #include "hw/target.h"
 #include "io/bytes.h"
+#include "io/onnx.h"
 
 namespace nc::program {
 
@@ -20,8 +21,8 @@ namespace fs = std::filesystem;
 void add_emit_options(CLI::App& app, EmitOptions& o) {
     const std::string group = "Other forms";
     app.add_option("--emit", o.words,
-                   "FORM=FILE, several by commas: nir=FILE.nir, loihi=FILE.json, lava=FILE.py, "
-                   "rtl=DIR, hls=DIR")
+                   "FORM=FILE, several by commas: nir=FILE.nir, onnx=FILE.onnx, "
+                   "loihi=FILE.json, lava=FILE.py, rtl=DIR, hls=DIR")
         ->type_name("FORM=FILE")
         ->delimiter(',')
         ->group(group);
@@ -46,7 +47,7 @@ void add_emit_options(CLI::App& app, EmitOptions& o) {
 }
 
 EmitFiles emit_files(const EmitOptions& o, const Common& common) {
-    const std::vector<std::string> known = {"nir", "loihi", "lava", "rtl", "hls"};
+    const std::vector<std::string> known = {"nir", "onnx", "loihi", "lava", "rtl", "hls"};
     EmitFiles out;
     for (const std::string& word : o.words) {
         const size_t equals = word.find('=');
@@ -108,6 +109,12 @@ std::string emit_floats(EmitFiles& files, const EmitOptions& o, const Model& mod
         text += nir->second + ": for every reader of NIR\n";
         files.erase(nir);
     }
+    if (const auto onnx = files.find("onnx"); onnx != files.end()) {
+        save_onnx_step(onnx->second, model.graph);
+        json["files"]["onnx"] = onnx->second;
+        text += onnx->second + ": one time step in ONNX operations\n";
+        files.erase(onnx);
+    }
     return text;
 }
 
@@ -144,7 +151,8 @@ int export_command(int argc, char** argv) {
     std::string path;
     int T = 0;
     CLI::App app(
-        "Writes a network as other tools take it: nir=FILE.nir. Of a quantised network: "
+        "Writes a network as other tools take it: nir=FILE.nir; onnx=FILE.onnx, one time "
+        "step, (x, v..) to (logits, v..). Of a quantised network: "
         "loihi=FILE.json, all it takes to program a Loihi 2; lava=FILE.py beside it, a script for "
         "Lava's stock processes, which "
         "reset to zero and have one threshold a layer; rtl=DIR, SystemVerilog with a testbench; "

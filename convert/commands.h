@@ -79,7 +79,7 @@ void add_emit_options(CLI::App&, EmitOptions&);  // --emit is for the caller to 
 using EmitFiles = std::map<std::string, std::string>;
 EmitFiles emit_files(const EmitOptions&, const Common&);
 
-// Writes the forms of any network (nir) and takes them out of the files: what is left wants a
+// Writes the forms of any network (nir, onnx) and takes them out of the files: what is left wants a
 // quantised one. Adds to json["files"], and returns what to tell people.
 std::string emit_floats(EmitFiles&, const EmitOptions&, const Model&, Json&);
 
