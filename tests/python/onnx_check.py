@@ -12,6 +12,7 @@ from onnx_nets import Net  # noqa: E402
 
 logging.disable(logging.WARNING)
 torch.set_num_threads(1)
+ort.set_default_logger_severity(3)
 largest = {}  # of the relative differences, by exporter
 
 
