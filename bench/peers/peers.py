@@ -198,19 +198,20 @@ class SpikingJelly(Peer):
 
 
 class SnnTorch(Peer):
-    """Leaky, a step at a time; resets at once, as ours."""
+    """Leaky, a step at a time. Its own resets subtract after the leak, ours before, so ours is added to it."""
 
     def neuron(self, node):
         import snntorch
 
         theta, beta, v0 = self.theta(node), node.get("beta", 1), node.get("v0_fraction", 0.5)
-        cell = snntorch.Leaky(beta=beta, threshold=theta, reset_mechanism="subtract", reset_delay=False)
+        cell = snntorch.Leaky(beta=beta, threshold=theta, reset_mechanism="none")
         cell.eval()
 
         def scan(x):
             v, out = self.torch.zeros_like(x[0]) + theta * v0, []
             for t in range(x.shape[0]):
                 spike, v = cell(x[t], v)
+                v = v - spike * theta
                 out.append(spike)
             return self.torch.stack(out)
 
