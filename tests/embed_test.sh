@@ -31,6 +31,19 @@ else
     skip 'C and C++ with CMake' 'no cmake'
 fi
 
+# A shared library around it gives away the C interface only.
+library=$(find "$DESTDIR" -name libnc.a)
+check 'a shared library' g++ -shared -o libembed.so -Wl,--whole-archive "$library" -Wl,--no-whole-archive $libraries
+only_c() { [ "$(nm -D --defined-only libembed.so | awk '$2 == "T" { print $3 }' | grep -vc '^nc_')" = 0 ]; }
+check 'it exports functions of nc.h and no others' only_c
+all_of_c() {
+    local name
+    for name in $(grep -oP '^NC_API .*?\Knc_[a-z_]+(?=\()' "$sources/../../neurons/nc.h"); do
+        nm -D --defined-only libembed.so | grep -qw "T $name" || { echo "$name is not exported"; return 1; }
+    done
+}
+check 'all of them' all_of_c
+
 # What they say is what nc_convert says of the same network.
 check 'a network to run' "$build/nc_train" --model mlp --neuron if --dataset synthetic-events --samples 20 --epochs 1 --out m.safetensors
 for program in "${programs[@]}"; do
