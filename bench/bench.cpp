@@ -132,17 +132,22 @@ std::vector<Measured> read_rows(const Json& json, const std::string& path) {
 
 }  // namespace
 
-Timing time_runs(double seconds, const std::function<void()>& body) {
+Timing time_runs(double seconds, Compute& compute, const std::function<void()>& body) {
     body();
+    compute.wait();
     double start = now();
     body();
+    compute.wait();
     const double once = now() - start;
-    const size_t batch = once > 1e-4 ? 1 : size_t(1e-4 / std::max(once, 1e-8)) + 1;
+    // A device is given enough at once that neither the launch nor the wait is what is timed.
+    const double least = compute.on_host() ? 1e-4 : 1e-2;
+    const size_t batch = once > least ? 1 : size_t(least / std::max(once, 1e-8)) + 1;
     std::vector<double> times;
     const double begin = now(), processor = processor_now();
     do {
         start = now();
         for (size_t i = 0; i < batch; ++i) body();
+        compute.wait();
         times.push_back((now() - start) / double(batch));
     } while (times.size() < 3 || now() - begin < seconds);
     const size_t runs = times.size() * batch;
@@ -171,6 +176,20 @@ double Machine::peak(const std::string& table, int threads) {
                     [&] { return measure_peak(probe, threads); });
 }
 
+double Machine::peak(const Compute& compute) {
+    return compute.on_host() ? peak(compute.table->name, compute.queue.threads) : peak("cuda", 1);
+}
+
+double Machine::bandwidth(Compute& compute) {
+    if (compute.on_host()) return bandwidth(compute.queue.threads);
+    return measured("device_copy_bytes_per_s", [&] {
+        const Tensor from = compute.zeros(Shape{stream_bytes}, DType::u8);
+        Tensor to = compute.empty(Shape{stream_bytes}, DType::u8);
+        const Timing t = time_runs(0.3, compute, [&] { to.assign(from); });
+        return 2 * double(stream_bytes) / t.minimum;
+    });
+}
+
 double Machine::read_bandwidth(int threads) {
     return measured(fmt::format("read_bytes_per_s/threads:{}", threads),
                     [&] { return measure_read(threads); });
@@ -193,34 +212,39 @@ std::string Row::full_name() const {
     return fmt::format("{}/{}/threads:{}", name, table, threads);
 }
 
-Row make_row(Machine& machine, const std::string& name, const std::string& table, int threads,
-             double operations, double bytes, const Timing& timing) {
+std::string table_name(const Compute& compute) {
+    constexpr const char* suffix[] = {"", "-tf32", "-bf16"};
+    return std::string(compute.table->name) + suffix[int(compute.queue.precision)];
+}
+
+Row make_row(Machine& machine, const std::string& name, Compute& compute, double operations,
+             double bytes, const Timing& timing) {
     Row row = {.name = name,
-               .table = table,
-               .threads = threads,
+               .table = table_name(compute),
+               .threads = compute.on_host() ? compute.queue.threads : 1,
                .timing = timing,
                .operations = operations,
                .bytes = bytes,
                .floor_seconds = 0};
-    const double peak = operations > 0 ? machine.peak(table, threads) : 0;
+    const double peak = operations > 0 ? machine.peak(compute) : 0;
     if (peak > 0) row.floor_seconds = operations / peak;
     if (bytes > 0)
-        row.floor_seconds = std::max(row.floor_seconds, bytes / machine.bandwidth(threads));
+        row.floor_seconds = std::max(row.floor_seconds, bytes / machine.bandwidth(compute));
     return row;
 }
 
 std::string row_header() {
-    return fmt::format("{:<48} {:<9} {:>3} {:>10} {:>10} {:>8} {:>9} {:>8} {:>7}", "kernel",
+    return fmt::format("{:<48} {:<16} {:>3} {:>10} {:>10} {:>8} {:>9} {:>8} {:>7}", "kernel",
                        "table", "thr", "median ms", "min ms", "spread %", "GFLOP/s", "GB/s",
                        "floor %");
 }
 
 std::string row_text(const Row& row) {
     const double minimum = row.timing.minimum;
-    return fmt::format("{:<48} {:<9} {:>3} {:>10.4f} {:>10.4f} {:>8.1f} {:>9.2f} {:>8.2f} {:>7.1f}",
-                       row.name, row.table, row.threads, row.timing.median * 1e3, minimum * 1e3,
-                       row.timing.spread_percent, row.operations / minimum * 1e-9,
-                       row.bytes / minimum * 1e-9, row.floor_percent());
+    return fmt::format(
+        "{:<48} {:<16} {:>3} {:>10.4f} {:>10.4f} {:>8.1f} {:>9.2f} {:>8.2f} {:>7.1f}", row.name,
+        row.table, row.threads, row.timing.median * 1e3, minimum * 1e3, row.timing.spread_percent,
+        row.operations / minimum * 1e-9, row.bytes / minimum * 1e-9, row.floor_percent());
 }
 
 Json to_json(const std::vector<Row>& rows, const Machine& machine, const std::string& command) {
@@ -285,12 +309,6 @@ std::string idle_warning() {
         "load average {:.1f} on {} processors: others are running, so times and peaks are "
         "not those of an idle machine",
         load[0], std::thread::hardware_concurrency());
-}
-
-Scratch::Scratch(int threads, size_t bytes) : memory_(bytes + 64) {
-    queue.threads = threads;
-    queue.scratch = memory_.data() + (64 - reinterpret_cast<uintptr_t>(memory_.data()) % 64) % 64;
-    queue.scratch_bytes = bytes;
 }
 
 }  // namespace nc::bench

@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "engine/compute.h"
 #include "io/json.h"
-#include "kernels/kernels.h"
 
 namespace nc::bench {
 
@@ -18,8 +18,9 @@ struct Timing {
 };
 
 // Repeats body for about this long, at least three times, after one run that does not count; very
-// short bodies are timed several at once.
-Timing time_runs(double seconds, const std::function<void()>& body);
+// short bodies are timed several at once, and a time includes waiting for what was given to a
+// device.
+Timing time_runs(double seconds, Compute&, const std::function<void()>& body);
 
 // What this machine does at best; measured on first use, on this many threads.
 class Machine {
@@ -27,6 +28,10 @@ class Machine {
     // Floating-point operations a second in registers alone with a table's instructions; the
     // reference is compiled for sse2.
     double peak(const std::string& table, int threads);
+    // Where it works: the above, or a copy within a device's memory and its multiply-adds in
+    // registers, in fp32 whichever precision it was made for.
+    double peak(const Compute&);
+    double bandwidth(Compute&);
     double read_bandwidth(int threads);  // bytes a second, from memory
     double copy_bandwidth(int threads);  // bytes read and written a second
     double bandwidth(int threads);       // the higher of the two
@@ -49,8 +54,11 @@ struct Row {
     std::string full_name() const;
 };
 
-Row make_row(Machine&, const std::string& name, const std::string& table, int threads,
-             double operations, double bytes, const Timing&);
+Row make_row(Machine&, const std::string& name, Compute&, double operations, double bytes,
+             const Timing&);
+
+// "avx2", "cuda", "cuda-vendor-tf32": the table, and the precision where it is not fp32.
+std::string table_name(const Compute&);
 
 std::string row_header();
 std::string row_text(const Row&);
@@ -72,15 +80,5 @@ Comparison compare(const Json& a, const std::string& path_a, const Json& b,
 
 // Not empty when others are using the machine.
 std::string idle_warning();
-
-// A queue with scratch of its own.
-class Scratch {
- public:
-    Scratch(int threads, size_t bytes);
-    kernels::Queue queue;
-
- private:
-    std::vector<char> memory_;
-};
 
 }  // namespace nc::bench

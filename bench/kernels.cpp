@@ -8,21 +8,14 @@
 #include <cstring>
 #include <random>
 
-#include "engine/error.h"
-
 namespace nc::bench {
 namespace {
 
-void run_once(const Case& c, const Table& table, int threads) {
-    Scratch scratch(threads, c.scratch ? c.scratch(table, threads) : 0);
-    c.run(table, scratch.queue);
-}
-
-bool close(const std::vector<char>& expected, const Output& got, double tolerance) {
-    if (tolerance == 0) return std::memcmp(expected.data(), got.data, got.bytes) == 0;
-    const auto* a = reinterpret_cast<const float*>(expected.data());
-    const auto* b = static_cast<const float*>(got.data);
-    const size_t n = got.bytes / sizeof(float);
+bool close(const Tensor& expected, const Tensor& got, double tolerance) {
+    if (tolerance == 0) return std::memcmp(expected.raw(), got.raw(), got.bytes()) == 0;
+    const auto* a = static_cast<const float*>(expected.raw());
+    const auto* b = static_cast<const float*>(got.raw());
+    const size_t n = got.bytes() / sizeof(float);
     double largest = 0;
     for (size_t i = 0; i < n; ++i) largest = std::max(largest, std::fabs(double(a[i])));
     for (size_t i = 0; i < n; ++i)
@@ -59,23 +52,13 @@ std::vector<float> random_floats(size_t n, uint64_t seed, float low, float high)
     return out;
 }
 
-std::function<bool(const Table&, int)> same_as_reference(const Case& c, std::function<void()> reset,
-                                                         std::vector<Output> outputs,
-                                                         double tolerance) {
-    return [c, reset, outputs, tolerance](const Table& table, int threads) {
-        if (reset) reset();
-        run_once(c, kernels::reference(), threads);
-        std::vector<std::vector<char>> expected;
-        for (const Output& o : outputs) {
-            const auto* bytes = static_cast<const char*>(o.data);
-            expected.emplace_back(bytes, bytes + o.bytes);
-        }
-        if (reset) reset();
-        run_once(c, table, threads);
-        for (size_t i = 0; i < outputs.size(); ++i)
-            if (!close(expected[i], outputs[i], tolerance)) return false;
-        return true;
-    };
+bool same_outputs(const Case& expected, const Case& got) {
+    expected.run();
+    got.run();
+    for (size_t i = 0; i < got.outputs.size(); ++i)
+        if (!close(expected.outputs[i].to_host(), got.outputs[i].to_host(), got.tolerance))
+            return false;
+    return true;
 }
 
 std::vector<NamedCase> all_cases() {
@@ -86,15 +69,21 @@ std::vector<NamedCase> all_cases() {
     return all;
 }
 
-Row measure(Machine& machine, const NamedCase& named, const Table& table, int threads,
-            double seconds) {
-    const Case c = named.make();
-    if (!c.correct(table, threads))
+Row measure(Machine& machine, const NamedCase& named, Compute& compute, double seconds) {
+    const Case c = named.make(compute);
+    bool right = false;
+    if (c.correct) {
+        right = c.correct();
+    } else {
+        Compute reference(kernels::reference(), compute.queue.threads);
+        right = same_outputs(named.make(reference), c);
+    }
+    compute.check("bench");
+    if (!right)
         throw Error(fmt::format("[bench] {} on table {} differs from the reference", named.name,
-                                table.name));
-    Scratch scratch(threads, c.scratch ? c.scratch(table, threads) : 0);
-    const Timing timing = time_runs(seconds, [&] { c.run(table, scratch.queue); });
-    return make_row(machine, named.name, table.name, threads, c.operations, c.bytes, timing);
+                                table_name(compute)));
+    const Timing timing = time_runs(seconds, compute, c.run);
+    return make_row(machine, named.name, compute, c.operations, c.bytes, timing);
 }
 
 std::vector<std::string> summary(const std::vector<Row>& rows) {

@@ -12,16 +12,20 @@ namespace nc::bench {
 namespace {
 
 using kernels::ConvShape;
-using kernels::Queue;
 
 // Each element of `got` within (terms + 2) eps of the reference's, measured in the sum of the
-// absolute products (kernels.h).
-bool within_bound(const float* got, const std::vector<float>& expected,
-                  const std::vector<float>& magnitude, size_t terms) {
-    const double eps = double(std::numeric_limits<float>::epsilon());
-    for (size_t i = 0; i < expected.size(); ++i)
-        if (!(std::fabs(double(got[i]) - double(expected[i])) <=
-              double(terms + 2) * eps * double(magnitude[i])))
+// absolute products (kernels.h); eps is that of the precision the factors were rounded to.
+bool within_bound(const Tensor& got, const Tensor& expected, const Tensor& magnitude, size_t terms,
+                  kernels::Precision precision) {
+    const double eps = precision == kernels::Precision::fp32   ? 0x1p-23
+                       : precision == kernels::Precision::tf32 ? 0x1p-10
+                                                               : 0x1p-7;
+    const Tensor here = got.to_host();
+    const auto* a = static_cast<const float*>(here.raw());
+    const auto* b = static_cast<const float*>(expected.raw());
+    const auto* m = static_cast<const float*>(magnitude.raw());
+    for (size_t i = 0; i < expected.bytes() / sizeof(float); ++i)
+        if (!(std::fabs(double(a[i]) - double(b[i])) <= double(terms + 2) * eps * double(m[i])))
             return false;
     return true;
 }
@@ -35,36 +39,45 @@ std::vector<float> absolute(std::vector<float> v) {
 // gemm
 
 struct GemmData {
+    Compute& compute;
     bool transpose_a, transpose_b;
     size_t m, n, k;
-    std::vector<float> a, b, c;
+    Values<float> a, b, c;
 
-    void run(const Table& table, Queue& q) {
-        table.gemm.gemm(q, transpose_a, transpose_b, a.data(), b.data(), nullptr, false, c.data(),
-                        m, n, k);
+    GemmData(Compute& where, bool ta, bool tb, size_t m_, size_t n_, size_t k_,
+             std::vector<float> a_, std::vector<float> b_)
+        : compute(where),
+          transpose_a(ta),
+          transpose_b(tb),
+          m(m_),
+          n(n_),
+          k(k_),
+          a(std::move(a_)),
+          b(std::move(b_)) {
+        c.resize(m * n);
+        bring(compute, a, b, c);
+        compute.reserve(compute.table->gemm.gemm_scratch(ta, tb, m, n, k, compute.queue.threads));
     }
-    size_t scratch(const Table& table, int threads) const {
-        return table.gemm.gemm_scratch(transpose_a, transpose_b, m, n, k, threads);
+    void run() const {
+        compute.table->gemm.gemm(compute.queue, transpose_a, transpose_b, a.data(), b.data(),
+                                 nullptr, false, c.data(), m, n, k);
     }
-    // The whole product by the table; its first rows by the reference.
-    bool correct(const Table& table, int threads) {
-        Scratch scratch_of(threads, scratch(table, threads));
-        run(table, scratch_of.queue);
+    // The whole product there; its first rows by the reference.
+    bool correct() const {
+        run();
         const size_t rows = std::min<size_t>(m, 24);
-        std::vector<float> some_a(rows * k), expected(rows * n), magnitude(rows * n);
+        std::vector<float> some_a(rows * k);
         for (size_t i = 0; i < rows; ++i)
             for (size_t p = 0; p < k; ++p)
-                some_a[i * k + p] = transpose_a ? a[p * m + i] : a[i * k + p];
-        const auto reference = [&](const std::vector<float>& x, const std::vector<float>& y,
-                                   std::vector<float>& out) {
-            Scratch s(threads, kernels::reference().gemm.gemm_scratch(false, transpose_b, rows, n,
-                                                                      k, threads));
-            kernels::reference().gemm.gemm(s.queue, false, transpose_b, x.data(), y.data(), nullptr,
-                                           false, out.data(), rows, n, k);
-        };
-        reference(some_a, b, expected);
-        reference(absolute(some_a), absolute(b), magnitude);
-        return within_bound(c.data(), expected, magnitude, k);
+                some_a[i * k + p] = a.filled()[transpose_a ? p * m + i : i * k + p];
+        Compute reference(kernels::reference(), compute.queue.threads);
+        const GemmData expected(reference, false, transpose_b, rows, n, k, some_a, b.filled()),
+            magnitude(reference, false, transpose_b, rows, n, k, absolute(some_a),
+                      absolute(b.filled()));
+        expected.run();
+        magnitude.run();
+        return within_bound(c.there(), expected.c.there(), magnitude.c.there(), k,
+                            compute.queue.precision);
     }
 };
 
@@ -74,15 +87,15 @@ NamedCase gemm_case(const std::string& label, bool transpose_a, bool transpose_b
                         transpose_a   ? "-transposed_a"
                         : transpose_b ? "-transposed_b"
                                       : ""),
-            [=] {
-                auto d = std::make_shared<GemmData>(
-                    GemmData{transpose_a, transpose_b, m, n, k, random_floats(m * k, 1),
-                             random_floats(k * n, 2), std::vector<float>(m * n)});
-                return Case{.operations = 2.0 * double(m) * double(n) * double(k),
-                            .bytes = 0,
-                            .scratch = [d](const Table& t, int n) { return d->scratch(t, n); },
-                            .run = [d](const Table& t, Queue& q) { d->run(t, q); },
-                            .correct = [d](const Table& t, int n) { return d->correct(t, n); }};
+            [=](Compute& compute) {
+                auto d =
+                    std::make_shared<GemmData>(compute, transpose_a, transpose_b, m, n, k,
+                                               random_floats(m * k, 1), random_floats(k * n, 2));
+                Case c;
+                c.operations = 2.0 * double(m) * double(n) * double(k);
+                c.run = [d] { d->run(); };
+                c.correct = [d] { return d->correct(); };
+                return c;
             }};
 }
 
@@ -92,18 +105,31 @@ NamedCase gemm_case(const std::string& label, bool transpose_a, bool transpose_b
 enum class Pass { forward, input, weight };
 constexpr const char* pass_names[] = {"forward", "backward_input", "backward_weight"};
 
+size_t pixels(const ConvShape& s) {
+    return s.n * s.out_h() * s.out_w();
+}
+
 struct ConvData {
+    Compute& compute;
     Pass pass;
     ConvShape shape;
-    std::vector<float> x, w, y, out;  // y is dy going backward
+    Values<float> x, w, y, out;  // y is dy going backward
 
-    static size_t pixels(const ConvShape& s) { return s.n * s.out_h() * s.out_w(); }
-
-    ConvData(Pass pass_, const ConvShape& s) : pass(pass_), shape(s) {
-        x = random_floats(s.n * s.h * s.w * s.cin, 1);
-        w = random_floats(s.kh * s.kw * s.cin * s.cout, 2);
-        y = random_floats(pixels(s) * s.cout, 3);
+    ConvData(Compute& where, Pass pass_, const ConvShape& s, std::vector<float> x_,
+             std::vector<float> w_, std::vector<float> y_)
+        : compute(where),
+          pass(pass_),
+          shape(s),
+          x(std::move(x_)),
+          w(std::move(w_)),
+          y(std::move(y_)) {
         out.resize(pass == Pass::forward ? y.size() : pass == Pass::input ? x.size() : w.size());
+        bring(compute, x, w, y, out);
+        const auto& conv = compute.table->conv;
+        const int threads = compute.queue.threads;
+        compute.reserve(pass == Pass::forward ? conv.forward_scratch(s, threads)
+                        : pass == Pass::input ? conv.backward_input_scratch(s, threads)
+                                              : conv.backward_weight_scratch(s, threads));
     }
     size_t terms() const {
         const size_t taps = shape.kh * shape.kw;
@@ -111,49 +137,37 @@ struct ConvData {
                : pass == Pass::input ? taps * shape.cout
                                      : pixels(shape);
     }
-    size_t scratch(const Table& t, int threads) const {
-        return pass == Pass::forward ? t.conv.forward_scratch(shape, threads)
-               : pass == Pass::input ? t.conv.backward_input_scratch(shape, threads)
-                                     : t.conv.backward_weight_scratch(shape, threads);
-    }
-    void run(const Table& t, Queue& q) {
+    void run() const {
+        const auto& conv = compute.table->conv;
         if (pass == Pass::forward)
-            t.conv.forward(q, x.data(), w.data(), nullptr, out.data(), shape);
+            conv.forward(compute.queue, x.data(), w.data(), nullptr, out.data(), shape);
         else if (pass == Pass::input)
-            t.conv.backward_input(q, y.data(), w.data(), out.data(), shape);
+            conv.backward_input(compute.queue, y.data(), w.data(), out.data(), shape);
         else
-            t.conv.backward_weight(q, x.data(), y.data(), out.data(), shape);
+            conv.backward_weight(compute.queue, x.data(), y.data(), out.data(), shape);
     }
-    // The reference does two images, which the rest of the batch does not touch; the gradient of
-    // the weight, a sum over the batch, is compared for two images alone.
-    bool correct(const Table& table, int threads) {
-        ConvData some = *this;
-        some.shape.n = std::min<size_t>(shape.n, 2);
-        some.resize();
-        if (pass != Pass::weight) {
-            Scratch s(threads, scratch(table, threads));
-            run(table, s.queue);
-        } else {
-            Scratch s(threads, some.scratch(table, threads));
-            some.run(table, s.queue);
-        }
-        const std::vector<float> got = pass == Pass::weight ? some.out : out;
-        Scratch s(threads, some.scratch(kernels::reference(), threads));
-        some.run(kernels::reference(), s.queue);
-        const std::vector<float> expected = some.out;
-        some.x = absolute(some.x);
-        some.w = absolute(some.w);
-        some.y = absolute(some.y);
-        some.run(kernels::reference(), s.queue);
-        return within_bound(got.data(), expected, some.out, some.terms());
+    // Of the first two images, which the rest of the batch does not touch.
+    ConvData two_images(Compute& where, bool magnitudes) const {
+        ConvShape s = shape;
+        s.n = std::min<size_t>(shape.n, 2);
+        const auto part = [&](const Values<float>& v, size_t n) {
+            std::vector<float> out(v.filled().begin(), v.filled().begin() + std::ptrdiff_t(n));
+            return magnitudes ? absolute(std::move(out)) : out;
+        };
+        return ConvData(where, pass, s, part(x, s.n * s.h * s.w * s.cin), part(w, w.size()),
+                        part(y, pixels(s) * s.cout));
     }
-
- private:
-    void resize() {
-        x.resize(shape.n * shape.h * shape.w * shape.cin);
-        y.resize(pixels(shape) * shape.cout);
-        if (pass == Pass::forward) out.resize(y.size());
-        if (pass == Pass::input) out.resize(x.size());
+    // The reference does two images; the gradient of the weight, a sum over the batch, is compared
+    // for two images alone.
+    bool correct() const {
+        Compute reference(kernels::reference(), compute.queue.threads);
+        const ConvData expected = two_images(reference, false),
+                       magnitude = two_images(reference, true), here = two_images(compute, false);
+        for (const ConvData* d : {&expected, &magnitude, &here}) d->run();
+        if (pass != Pass::weight) run();
+        return within_bound(pass == Pass::weight ? here.out.there() : out.there(),
+                            expected.out.there(), magnitude.out.there(), expected.terms(),
+                            compute.queue.precision);
     }
 };
 
@@ -175,13 +189,16 @@ ConvShape layer(size_t n, size_t size, size_t cin, size_t k, size_t cout, size_t
 NamedCase conv_case(Pass pass, const std::string& network, const ConvShape& s) {
     return {fmt::format("conv.{}/{}/{}-{}-k{}-s{}-{}x{}-n{}", pass_names[int(pass)], network, s.cin,
                         s.cout, s.kh, s.stride_h, s.h, s.w, s.n),
-            [=] {
-                auto d = std::make_shared<ConvData>(pass, s);
-                return Case{.operations = 2.0 * double(d->y.size()) * double(s.kh * s.kw * s.cin),
-                            .bytes = 0,
-                            .scratch = [d](const Table& t, int n) { return d->scratch(t, n); },
-                            .run = [d](const Table& t, Queue& q) { d->run(t, q); },
-                            .correct = [d](const Table& t, int n) { return d->correct(t, n); }};
+            [=](Compute& compute) {
+                auto d = std::make_shared<ConvData>(compute, pass, s,
+                                                    random_floats(s.n * s.h * s.w * s.cin, 1),
+                                                    random_floats(s.kh * s.kw * s.cin * s.cout, 2),
+                                                    random_floats(pixels(s) * s.cout, 3));
+                Case c;
+                c.operations = 2.0 * double(d->y.size()) * double(s.kh * s.kw * s.cin);
+                c.run = [d] { d->run(); };
+                c.correct = [d] { return d->correct(); };
+                return c;
             }};
 }
 

@@ -10,8 +10,6 @@
 namespace nc::bench {
 namespace {
 
-using kernels::Queue;
-
 template <class T>
 std::vector<T> random_integers(size_t n, uint64_t seed, int low, int high) {
     std::mt19937_64 random(seed);
@@ -27,22 +25,19 @@ std::vector<T> random_integers(size_t n, uint64_t seed, int low, int high) {
 struct IntegerScan {
     kernels::IntegerRule rule;
     kernels::ScanShape shape;
-    std::vector<int32_t> threshold, bias, a, u, v;
-    std::vector<uint64_t> bits;
+    Values<int32_t> threshold, bias, a, u, v;
+    Values<uint64_t> bits;
 
-    IntegerScan(bool leaky, size_t steps, size_t size)
+    IntegerScan(Compute& compute, bool leaky, size_t steps, size_t size)
         : shape{.steps = steps, .size = size, .params = 64, .constant_input = false},
           threshold(random_integers<int32_t>(64, 1, 100 * 64, 900 * 64)),
           bias(random_integers<int32_t>(64, 2, -20 * 64, 20 * 64)),
-          a(random_integers<int32_t>(steps * size, 3, -200, 300)),
-          u(size),
-          v(size),
-          bits(steps * ((size + 63) / 64)) {
+          a(random_integers<int32_t>(steps * size, 3, -200, 300)) {
         if (leaky) rule.dv = 2048;
-    }
-    void run(const Table& t, Queue& q) {
-        t.integer.scan(q, rule, threshold.data(), bias.data(), a.data(), u.data(), v.data(),
-                       bits.data(), nullptr, nullptr, nullptr, shape);
+        u.resize(size);
+        v.resize(size);
+        bits.resize(steps * ((size + 63) / 64));
+        bring(compute, threshold, bias, a, u, v, bits);
     }
 };
 
@@ -51,21 +46,18 @@ struct IntegerScan {
 NamedCase scan_case(bool leaky, size_t steps) {
     const size_t size = (size_t(1) << 23) / steps;
     const double each = 4.125, state = 12;
-    return {fmt::format("integer.scan.{}/T{}-n{}", leaky ? "lif" : "if", steps, size), [=] {
-                auto d = std::make_shared<IntegerScan>(leaky, steps, size);
-                Case c = {.operations = 0,
-                          .bytes = double(steps * size) * each + double(size) * state,
-                          .scratch = nullptr,
-                          .run = [d](const Table& t, Queue& q) { d->run(t, q); },
-                          .correct = nullptr};
-                const auto reset = [d] {
-                    std::fill(d->u.begin(), d->u.end(), 0);
-                    std::fill(d->v.begin(), d->v.end(), 0);
+    return {fmt::format("integer.scan.{}/T{}-n{}", leaky ? "lif" : "if", steps, size),
+            [=](Compute& compute) {
+                auto d = std::make_shared<IntegerScan>(compute, leaky, steps, size);
+                Case c;
+                c.bytes = double(steps * size) * each + double(size) * state;
+                c.run = [d, &compute] {
+                    compute.table->integer.scan(compute.queue, d->rule, d->threshold.data(),
+                                                d->bias.data(), d->a.data(), d->u.data(),
+                                                d->v.data(), d->bits.data(), nullptr, nullptr,
+                                                nullptr, d->shape);
                 };
-                c.correct = same_as_reference(c, reset,
-                                              {{d->v.data(), size * sizeof(int32_t)},
-                                               {d->bits.data(), d->bits.size() * sizeof(uint64_t)}},
-                                              0);
+                c.outputs = {d->v.there(), d->bits.there()};
                 return c;
             }};
 }
@@ -74,16 +66,17 @@ NamedCase scan_case(bool leaky, size_t steps) {
 // sums
 
 struct IntegerSums {
-    std::vector<int8_t> w;
-    std::vector<int16_t> x;
-    std::vector<uint64_t> bits;
-    std::vector<int32_t> y;
+    Values<int8_t> w;
+    Values<int16_t> x;
+    Values<uint64_t> bits;
+    Values<int32_t> y;
 
-    IntegerSums(size_t rows, size_t channels, double rate, size_t weights, size_t outputs)
-        : w(random_integers<int8_t>(weights, 1, -127, 127)),
-          x(rows * channels),
-          bits(rows * ((channels + 63) / 64)),
-          y(outputs) {
+    IntegerSums(Compute& compute, size_t rows, size_t channels, double rate, size_t weights,
+                size_t outputs)
+        : w(random_integers<int8_t>(weights, 1, -127, 127)) {
+        x.resize(rows * channels);
+        bits.resize(rows * ((channels + 63) / 64));
+        y.resize(outputs);
         std::mt19937_64 random(3);
         std::bernoulli_distribution one(rate);
         for (size_t i = 0; i < x.size(); ++i) {
@@ -92,6 +85,7 @@ struct IntegerSums {
             bits[i / channels * ((channels + 63) / 64) + i % channels / 64] |= uint64_t(1)
                                                                                << i % channels % 64;
         }
+        bring(compute, w, x, bits, y);
     }
 };
 
@@ -109,35 +103,33 @@ NamedCase sums_case(bool convolution, bool event, double rate) {
                                              .pad_w = 1};
     const size_t pixels = s.n * s.h * s.w;
     const std::string size = convolution ? "64-128-k3-16x16-n16-" : "";
-    return {fmt::format("integer.{}_{}/{}rate-{}", convolution ? "conv" : "linear",
-                        event ? "event" : "graded", size, rate),
-            [=] {
-                auto d = convolution
-                             ? std::make_shared<IntegerSums>(pixels, s.cin, rate,
-                                                             9 * s.cin * s.cout, pixels * s.cout)
-                             : std::make_shared<IntegerSums>(rows, in, rate, in * out, rows * out);
-                // No floor: how many additions a vector of bytes becomes is the table's affair.
-                Case c = {.operations = 0,
-                          .bytes = 0,
-                          .scratch = nullptr,
-                          .run = nullptr,
-                          .correct = nullptr};
-                c.run = [=](const Table& t, Queue& q) {
-                    const int8_t* w = d->w.data();
-                    int32_t* y = d->y.data();
-                    if (convolution && event)
-                        t.integer.conv_event(q, d->bits.data(), w, y, s);
-                    else if (convolution)
-                        t.integer.conv_graded(q, d->x.data(), w, y, s);
-                    else if (event)
-                        t.integer.linear_event(q, d->bits.data(), w, y, rows, 1, in, out);
-                    else
-                        t.integer.linear_graded(q, d->x.data(), w, y, rows, in, out);
-                };
-                c.correct = same_as_reference(c, nullptr,
-                                              {{d->y.data(), d->y.size() * sizeof(int32_t)}}, 0);
-                return c;
-            }};
+    return {
+        fmt::format("integer.{}_{}/{}rate-{}", convolution ? "conv" : "linear",
+                    event ? "event" : "graded", size, rate),
+        [=](Compute& compute) {
+            auto d =
+                convolution
+                    ? std::make_shared<IntegerSums>(compute, pixels, s.cin, rate,
+                                                    9 * s.cin * s.cout, pixels * s.cout)
+                    : std::make_shared<IntegerSums>(compute, rows, in, rate, in * out, rows * out);
+            // No floor: how many additions a vector of bytes becomes is the table's affair.
+            Case c;
+            c.run = [=, &compute] {
+                const auto& integer = compute.table->integer;
+                kernels::Queue& q = compute.queue;
+                if (convolution && event)
+                    integer.conv_event(q, d->bits.data(), d->w.data(), d->y.data(), s);
+                else if (convolution)
+                    integer.conv_graded(q, d->x.data(), d->w.data(), d->y.data(), s);
+                else if (event)
+                    integer.linear_event(q, d->bits.data(), d->w.data(), d->y.data(), rows, 1, in,
+                                         out);
+                else
+                    integer.linear_graded(q, d->x.data(), d->w.data(), d->y.data(), rows, in, out);
+            };
+            c.outputs = {d->y.there()};
+            return c;
+        }};
 }
 
 }  // namespace

@@ -10,66 +10,60 @@
 namespace nc::bench {
 namespace {
 
-using kernels::Queue;
-
 // ----------------------------------------------------------------------------------------------
 // neuron
 
 // One threshold for all; half of the membranes spike now and then.
 struct Scan {
+    Compute& compute;
     kernels::NeuronRule<float> rule;
     kernels::ScanShape shape;
-    float theta = 1, v0 = 0.5f, amplitude = 1;
-    std::vector<float> x, dy, dx;
-    std::vector<uint64_t> bits;
+    Values<float> theta = std::vector<float>{1}, v0 = std::vector<float>{0.5f},
+                  amplitude = std::vector<float>{1};
+    Values<float> x, dy, dx;
+    Values<uint64_t> bits;
 
-    Scan(bool leaky, size_t steps, size_t size)
-        : shape{.steps = steps, .size = size, .params = 1, .constant_input = false},
+    Scan(Compute& where, bool leaky, size_t steps, size_t size)
+        : compute(where),
+          shape{.steps = steps, .size = size, .params = 1, .constant_input = false},
           x(random_floats(steps * size, 1, -0.5f, 1)),
-          dy(random_floats(steps * size, 2)),
-          dx(steps * size),
-          bits(steps * ((size + 63) / 64)) {
+          dy(random_floats(steps * size, 2)) {
         if (leaky) rule.beta = 0.5f;
+        dx.resize(steps * size);
+        bits.resize(steps * ((size + 63) / 64));
+        bring(compute, theta, v0, amplitude, x, dy, dx, bits);
+        compute.reserve(
+            compute.table->neuron.backward_scratch(shape, false, compute.queue.threads));
     }
-    void forward(const Table& t, Queue& q) {
-        t.neuron.forward(q, rule, &theta, &v0, &amplitude, x.data(), nullptr, nullptr, bits.data(),
-                         shape);
+    void forward() const {
+        compute.table->neuron.forward(compute.queue, rule, theta.data(), v0.data(),
+                                      amplitude.data(), x.data(), nullptr, nullptr, bits.data(),
+                                      shape);
     }
-    void backward(const Table& t, Queue& q) {
-        t.neuron.backward(q, rule, &theta, &v0, &amplitude, true, true, x.data(), bits.data(),
-                          dy.data(), dx.data(), nullptr, shape);
+    void backward() const {
+        compute.table->neuron.backward(compute.queue, rule, theta.data(), v0.data(),
+                                       amplitude.data(), true, true, x.data(), bits.data(),
+                                       dy.data(), dx.data(), nullptr, shape);
     }
-    size_t scratch(const Table& t, int threads) const {
-        return t.neuron.backward_scratch(shape, false, threads);
-    }
-    Output spikes() const { return {bits.data(), bits.size() * sizeof(uint64_t)}; }
-    Output gradient() const { return {dx.data(), dx.size() * sizeof(float)}; }
+    // The surrogate's slope is within 4 ulp; a step multiplies and adds a handful of such values.
+    double tolerance() const { return 16 * 1.1920929e-7 * double(shape.steps); }
 };
-
-// The surrogate's slope is within 4 ulp; a step multiplies and adds a handful of such values.
-double gradient_tolerance(size_t steps) {
-    return 16 * 1.1920929e-7 * double(steps);
-}
 
 NamedCase scan_case(const std::string& name, bool leaky, bool backward) {
     const size_t steps = 4, size = size_t(1) << 21;
-    return {fmt::format("neuron.{}.{}/T4-n2097152", backward ? "backward" : "forward", name), [=] {
-                auto d = std::make_shared<Scan>(leaky, steps, size);
-                Scratch s(1, 0);
-                d->forward(kernels::reference(), s.queue);
-                Case c = {.operations = 0,
-                          .bytes = double(steps * size) * (backward ? 12.05 : 4.05),
-                          .scratch = nullptr,
-                          .run = nullptr,
-                          .correct = nullptr};
+    return {fmt::format("neuron.{}.{}/T4-n2097152", backward ? "backward" : "forward", name),
+            [=](Compute& compute) {
+                auto d = std::make_shared<Scan>(compute, leaky, steps, size);
+                d->forward();
+                Case c;
+                c.bytes = double(steps * size) * (backward ? 12.05 : 4.05);
                 if (backward) {
-                    c.scratch = [d](const Table& t, int n) { return d->scratch(t, n); };
-                    c.run = [d](const Table& t, Queue& q) { d->backward(t, q); };
-                    c.correct =
-                        same_as_reference(c, nullptr, {d->gradient()}, gradient_tolerance(steps));
+                    c.run = [d] { d->backward(); };
+                    c.outputs = {d->dx.there()};
+                    c.tolerance = d->tolerance();
                 } else {
-                    c.run = [d](const Table& t, Queue& q) { d->forward(t, q); };
-                    c.correct = same_as_reference(c, nullptr, {d->spikes()}, 0);
+                    c.run = [d] { d->forward(); };
+                    c.outputs = {d->bits.there()};
                 }
                 return c;
             }};
@@ -78,23 +72,20 @@ NamedCase scan_case(const std::string& name, bool leaky, bool backward) {
 NamedCase qcfs_case() {
     static constexpr size_t n = size_t(1) << 22, params = 64;
     struct Data {
-        std::vector<float> x, lambda, y;
+        Values<float> x, lambda, y;
     };
-    return {"neuron.qcfs/4194304", [] {
+    return {"neuron.qcfs/4194304", [](Compute& compute) {
                 auto d = std::make_shared<Data>(Data{random_floats(n, 1, -1, 3),
                                                      random_floats(params, 2, 0.5f, 2),
                                                      std::vector<float>(n)});
-                Case c = {.operations = 0,
-                          .bytes = 8.0 * double(n),
-                          .scratch = nullptr,
-                          .run =
-                              [d](const Table& t, Queue& q) {
-                                  t.neuron.qcfs(q, d->x.data(), d->lambda.data(), 8, d->y.data(), n,
-                                                params);
-                              },
-                          .correct = nullptr};
-                c.correct =
-                    same_as_reference(c, nullptr, {{d->y.data(), d->y.size() * sizeof(float)}}, 0);
+                bring(compute, d->x, d->lambda, d->y);
+                Case c;
+                c.bytes = 8.0 * double(n);
+                c.run = [d, &compute] {
+                    compute.table->neuron.qcfs(compute.queue, d->x.data(), d->lambda.data(), 8,
+                                               d->y.data(), n, params);
+                };
+                c.outputs = {d->y.there()};
                 return c;
             }};
 }
@@ -103,48 +94,47 @@ NamedCase qcfs_case() {
 // spike
 
 struct Spikes {
-    std::vector<float> x, w, bias, y;
-    std::vector<uint64_t> bits;
-    size_t rows, channels;
+    Compute& compute;
+    Values<float> x, w, bias, y;
+    Values<uint64_t> bits;
 
-    Spikes(size_t rows_, size_t channels_, double rate, size_t weights, size_t outputs, size_t outs)
-        : x(rows_ * channels_),
-          w(random_floats(weights, 1)),
-          bias(random_floats(outs, 2)),
-          y(outputs),
-          bits(rows_ * ((channels_ + 63) / 64)),
-          rows(rows_),
-          channels(channels_) {
+    Spikes(Compute& where, size_t rows, size_t channels, double rate, size_t weights,
+           size_t outputs, size_t outs)
+        : compute(where), w(random_floats(weights, 1)), bias(random_floats(outs, 2)) {
+        x.resize(rows * channels);
+        y.resize(outputs);
+        bits.resize(rows * ((channels + 63) / 64));
         std::mt19937_64 random(3);
         std::bernoulli_distribution one(rate);
         for (float& v : x) v = one(random) ? 1.0f : 0.0f;
-        Scratch s(1, 0);
-        kernels::reference().spike.pack(s.queue, x.data(), bits.data(), rows, channels);
+        bring(compute, x, w, bias, y, bits);
+        compute.table->spike.pack(compute.queue, x.data(), bits.data(), rows, channels);
     }
-    Output sums() const { return {y.data(), y.size() * sizeof(float)}; }
+    Case sums(double operations) const {
+        Case c;
+        c.operations = operations;
+        c.outputs = {y.there()};
+        return c;
+    }
 };
 
 NamedCase linear_case(bool event, double rate) {
     static constexpr size_t rows = 256, in = 1024, out = 1024;
     const double operations = 2.0 * double(rows * in * out) * (event ? rate : 1);
-    return {fmt::format("spike.linear_{}/rate-{}", event ? "event" : "dense", rate), [=] {
-                auto d = std::make_shared<Spikes>(rows, in, rate, in * out, rows * out, out);
-                Case c = {.operations = operations,
-                          .bytes = 0,
-                          .scratch = nullptr,
-                          .run = nullptr,
-                          .correct = nullptr};
-                if (event)
-                    c.run = [d](const Table& t, Queue& q) {
-                        t.spike.linear_event(q, d->bits.data(), d->w.data(), d->bias.data(),
-                                             d->y.data(), rows, 1, in, out);
-                    };
-                else
-                    c.run = [d](const Table& t, Queue& q) {
-                        t.spike.linear_dense(q, d->x.data(), d->w.data(), d->bias.data(), true,
-                                             d->y.data(), rows, in, out);
-                    };
-                c.correct = same_as_reference(c, nullptr, {d->sums()}, 0);
+    return {fmt::format("spike.linear_{}/rate-{}", event ? "event" : "dense", rate),
+            [=](Compute& compute) {
+                auto d =
+                    std::make_shared<Spikes>(compute, rows, in, rate, in * out, rows * out, out);
+                Case c = d->sums(operations);
+                c.run = [d, event] {
+                    const auto& spike = d->compute.table->spike;
+                    if (event)
+                        spike.linear_event(d->compute.queue, d->bits.data(), d->w.data(),
+                                           d->bias.data(), d->y.data(), rows, 1, in, out);
+                    else
+                        spike.linear_dense(d->compute.queue, d->x.data(), d->w.data(),
+                                           d->bias.data(), true, d->y.data(), rows, in, out);
+                };
                 return c;
             }};
 }
@@ -163,66 +153,55 @@ NamedCase conv_case(bool event, double rate) {
     const double operations = 2.0 * double(pixels * 9 * s.cin * s.cout) * (event ? rate : 1);
     return {
         fmt::format("spike.conv_{}/64-128-k3-16x16-n16-rate-{}", event ? "event" : "dense", rate),
-        [=] {
-            auto d = std::make_shared<Spikes>(pixels, s.cin, rate, 9 * s.cin * s.cout,
+        [=](Compute& compute) {
+            auto d = std::make_shared<Spikes>(compute, pixels, s.cin, rate, 9 * s.cin * s.cout,
                                               pixels * s.cout, s.cout);
-            Case c = {.operations = operations,
-                      .bytes = 0,
-                      .scratch = nullptr,
-                      .run = nullptr,
-                      .correct = nullptr};
-            if (event)
-                c.run = [d](const Table& t, Queue& q) {
-                    t.spike.conv_event(q, d->bits.data(), d->w.data(), d->bias.data(), d->y.data(),
-                                       s);
-                };
-            else
-                c.run = [d](const Table& t, Queue& q) {
-                    t.spike.conv_dense(q, d->x.data(), d->w.data(), d->bias.data(), true,
-                                       d->y.data(), s);
-                };
-            c.correct = same_as_reference(c, nullptr, {d->sums()}, 0);
+            Case c = d->sums(operations);
+            c.run = [d, event] {
+                const auto& spike = d->compute.table->spike;
+                if (event)
+                    spike.conv_event(d->compute.queue, d->bits.data(), d->w.data(), d->bias.data(),
+                                     d->y.data(), s);
+                else
+                    spike.conv_dense(d->compute.queue, d->x.data(), d->w.data(), d->bias.data(),
+                                     true, d->y.data(), s);
+            };
             return c;
         }};
 }
 
 NamedCase pack_case() {
     static constexpr size_t rows = 65536, channels = 64;
-    return {"spike.pack/65536x64", [] {
-                auto d = std::make_shared<Spikes>(rows, channels, 0.1, 0, 0, 0);
-                Case c = {.operations = 0,
-                          .bytes = double(rows) * double(channels) * 4.125,
-                          .scratch = nullptr,
-                          .run =
-                              [d](const Table& t, Queue& q) {
-                                  t.spike.pack(q, d->x.data(), d->bits.data(), rows, channels);
-                              },
-                          .correct = nullptr};
-                c.correct = same_as_reference(
-                    c, nullptr, {{d->bits.data(), d->bits.size() * sizeof(uint64_t)}}, 0);
+    return {"spike.pack/65536x64", [](Compute& compute) {
+                auto d = std::make_shared<Spikes>(compute, rows, channels, 0.1, 0, 0, 0);
+                Case c;
+                c.bytes = double(rows) * double(channels) * 4.125;
+                c.run = [d] {
+                    d->compute.table->spike.pack(d->compute.queue, d->x.data(), d->bits.data(),
+                                                 rows, channels);
+                };
+                c.outputs = {d->bits.there()};
                 return c;
             }};
 }
 
 NamedCase count_case() {
-    struct Data {
-        std::vector<uint64_t> bits;
-        uint64_t result = 0;
-    };
-    return {"spike.count/1048576", [] {
-                auto d = std::make_shared<Data>();
+    static constexpr size_t words = size_t(1) << 20;
+    return {"spike.count/1048576", [](Compute& compute) {
                 std::mt19937_64 random(1);
-                d->bits.resize(1 << 20);
-                for (uint64_t& b : d->bits) b = random();
-                Case c = {.operations = 0,
-                          .bytes = 8.0 * double(d->bits.size()),
-                          .scratch = [](const Table& t, int) { return t.spike.count_scratch(); },
-                          .run =
-                              [d](const Table& t, Queue& q) {
-                                  d->result = t.spike.count(q, d->bits.data(), d->bits.size());
-                              },
-                          .correct = nullptr};
-                c.correct = same_as_reference(c, nullptr, {{&d->result, sizeof d->result}}, 0);
+                auto bits = std::make_shared<Values<uint64_t>>();
+                bits->resize(words);
+                for (uint64_t& b : *bits) b = random();
+                bring(compute, *bits);
+                compute.reserve(compute.table->spike.count_scratch());
+                Tensor result = Tensor::full<uint64_t>({1}, 0);
+                Case c;
+                c.bytes = 8.0 * double(words);
+                c.run = [bits, result, &compute]() mutable {
+                    *result.data<uint64_t>() =
+                        compute.table->spike.count(compute.queue, bits->data(), words);
+                };
+                c.outputs = {result};
                 return c;
             }};
 }
@@ -250,29 +229,36 @@ std::vector<NamedCase> spiking_cases() {
 
 NamedCase bptt_case(bool leaky, size_t steps, size_t elements) {
     const size_t size = elements / steps;
-    return {fmt::format("bptt.{}/T{}-elements{}", leaky ? "lif" : "if", steps, steps * size), [=] {
-                auto d = std::make_shared<Scan>(leaky, steps, size);
-                Case c = {.operations = 0,
-                          .bytes = double(steps * size) * bptt_bytes,
-                          .scratch = [d](const Table& t, int n) { return d->scratch(t, n); },
-                          .run =
-                              [d](const Table& t, Queue& q) {
-                                  d->forward(t, q);
-                                  d->backward(t, q);
-                              },
-                          .correct = nullptr};
-                c.correct = [=](const Table& table, int threads) {
-                    auto few = std::make_shared<Scan>(leaky, steps,
-                                                      std::min(size, (size_t(1) << 20) / steps));
-                    Case sample = c;
-                    sample.run = [few](const Table& t, Queue& q) {
-                        few->forward(t, q);
-                        few->backward(t, q);
+    return {fmt::format("bptt.{}/T{}-elements{}", leaky ? "lif" : "if", steps, steps * size),
+            [=](Compute& compute) {
+                // The whole, or a part that the reference can do.
+                const auto make = [=](Compute& where, size_t n) {
+                    auto d = std::make_shared<Scan>(where, leaky, steps, n);
+                    Case c;
+                    c.run = [d] {
+                        d->forward();
+                        d->backward();
                     };
-                    sample.scratch = [few](const Table& t, int n) { return few->scratch(t, n); };
-                    return same_as_reference(sample, nullptr, {few->spikes()}, 0)(table, threads) &&
-                           same_as_reference(sample, nullptr, {few->gradient()},
-                                             gradient_tolerance(steps))(table, threads);
+                    c.outputs = {d->bits.there(), d->dx.there()};
+                    c.tolerance = d->tolerance();
+                    return c;
+                };
+                Case c = make(compute, size);
+                c.bytes = double(steps * size) * bptt_bytes;
+                c.correct = [=, &compute] {
+                    const size_t few = std::min(size, (size_t(1) << 20) / steps);
+                    Compute reference(kernels::reference(), compute.queue.threads);
+                    Case expected = make(reference, few), got = make(compute, few);
+                    // Spikes bitwise, gradients within the bound.
+                    const double tolerance = got.tolerance;
+                    for (const size_t output : {0, 1}) {
+                        Case a = expected, b = got;
+                        a.outputs = {expected.outputs[output]};
+                        b.outputs = {got.outputs[output]};
+                        b.tolerance = output == 0 ? 0 : tolerance;
+                        if (!same_outputs(a, b)) return false;
+                    }
+                    return true;
                 };
                 return c;
             }};

@@ -1,6 +1,7 @@
 // nc_bench: measures kernels against what this machine can do, and compares measurements.
 #include <fmt/format.h>
 
+#include <memory>
 #include <regex>
 #include <thread>
 
@@ -50,11 +51,12 @@ void add_output_options(CLI::App& app, program::Common& c) {
 void add_measuring_options(CLI::App& app, Settings& s) {
     app.add_option("--table", s.tables,
                    "kernel tables, a list (default: the fastest, or NC_ISA): reference, sse2, "
-                   "avx2, avx512")
+                   "avx2, avx512, cuda, cuda-vendor")
         ->delimiter(',');
     app.add_option("--threads", s.threads, "numbers of threads, a list (default: all)")
         ->delimiter(',')
         ->check(CLI::Range(1, 1024));
+    program::add_precision_option(app, s.common);
     app.add_option("--seconds", s.seconds, "how long each row is repeated")
         ->capture_default_str()
         ->check(CLI::Range(0.0, 3600.0));
@@ -70,10 +72,8 @@ std::vector<const bench::Table*> chosen_tables(const Settings& s) {
     std::vector<const bench::Table*> tables;
     for (const std::string& name : s.tables) {
         const bench::Table* table = kernels::find(name.c_str());
-        if (table == nullptr || table->cuda)
-            throw Error("[nc_bench] --table " + name + ": " +
-                        (table == nullptr ? kernels::why_unusable(name.c_str())
-                                          : "only tables of the CPU are measured here"));
+        if (table == nullptr)
+            throw Error("[nc_bench] --table " + name + ": " + kernels::why_unusable(name.c_str()));
         tables.push_back(table);
     }
     if (!tables.empty()) return tables;
@@ -89,6 +89,24 @@ std::vector<int> chosen_threads(const Settings& s) {
     return s.threads.empty() ? std::vector<int>{all_threads()} : s.threads;
 }
 
+// Where each table works: on the host with every number of threads asked for, or on the card.
+std::vector<std::unique_ptr<Compute>> chosen_computes(const Settings& s) {
+    std::vector<std::unique_ptr<Compute>> out;
+    for (const bench::Table* table : chosen_tables(s)) {
+        if (table->cuda && table == kernels::cuda_vendor()) {
+            program::Common on_card = s.common;
+            on_card.device = "cuda";
+            out.emplace_back(new Compute(program::make_compute(on_card)));
+        } else if (table->cuda) {
+            out.push_back(std::make_unique<Compute>(*table, *kernels::cuda_backend()));
+        } else {
+            for (const int n : chosen_threads(s))
+                out.push_back(std::make_unique<Compute>(*table, n));
+        }
+    }
+    return out;
+}
+
 void prepare(const Settings& s) {
     if (s.common.json && !s.common.json_file.empty())
         program::check_output(s.common.json_file, s.common.force);
@@ -99,20 +117,18 @@ void prepare(const Settings& s) {
 // Every case on every table with every number of threads. Rows appear as they are measured, unless
 // stdout is for JSON.
 int measure_all(const Settings& s, const std::vector<bench::NamedCase>& cases) {
-    const auto tables = chosen_tables(s);
-    const auto threads = chosen_threads(s);
+    const auto computes = chosen_computes(s);
     prepare(s);
     const bool text = !s.common.json || !s.common.json_file.empty();
     Machine machine;
     std::vector<Row> rows;
     if (text) fmt::print("{}\n", bench::row_header());
     for (const auto& c : cases)
-        for (const auto* table : tables)
-            for (int n : threads) {
-                rows.push_back(bench::measure(machine, c, *table, n, s.seconds));
-                if (text) fmt::print("{}\n", bench::row_text(rows.back()));
-                std::fflush(stdout);
-            }
+        for (const auto& compute : computes) {
+            rows.push_back(bench::measure(machine, c, *compute, s.seconds));
+            if (text) fmt::print("{}\n", bench::row_text(rows.back()));
+            std::fflush(stdout);
+        }
     if (text) {
         fmt::print(
             "floor %: time at the machine's best (FMA peak, or bytes over memory bandwidth) over "
@@ -165,6 +181,10 @@ RuntimePath path_named(const std::string& mode) {
 // Every table, number of steps, batch, number of threads and mode.
 int run_infer(const Settings& s) {
     const auto tables = chosen_tables(s);
+    for (const bench::Table* table : tables)
+        if (table->cuda)
+            throw Error(std::string("[nc_bench] --table ") + table->name +
+                        ": the inference runtime is the CPU's");
     const auto threads = chosen_threads(s);
     const Model model = load_model(s.model);
     prepare(s);

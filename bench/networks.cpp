@@ -111,8 +111,9 @@ InferRow measure_inference(Machine& machine, const Model& model, const std::stri
     const float* x = s.x.data<float>();
     runtime.run(x, s.temporal, c.T, c.N, logits.data(), nullptr, outputs.data());
     check_against_interpreter(runtime, s, c, outputs);
+    Compute compute(*c.table, int(c.threads));
     const Timing timing =
-        time_runs(seconds, [&] { runtime.run(x, s.temporal, c.T, c.N, logits.data()); });
+        time_runs(seconds, compute, [&] { runtime.run(x, s.temporal, c.T, c.N, logits.data()); });
 
     InferRow out;
     out.activity = runtime.activity();
@@ -131,7 +132,7 @@ InferRow measure_inference(Machine& machine, const Model& model, const std::stri
     const std::string stem = path.substr(path.find_last_of('/') + 1);
     const std::string name = fmt::format("infer/{}/T{}-batch{}/{}", stem.substr(0, stem.find('.')),
                                          c.T, c.N, path_name(c.path));
-    out.row = make_row(machine, name, c.table->name, int(c.threads), operations, bytes, timing);
+    out.row = make_row(machine, name, compute, operations, bytes, timing);
     out.again = fmt::format("nc_bench infer {} --T {} --batch {} --threads {} --mode {} --table {}",
                             path, c.T, c.N, c.threads, path_name(c.path), c.table->name);
     return out;

@@ -36,6 +36,7 @@ Spike<float> spike();
 Optim<float> optim();
 Image<float> image();
 Integer integer();
+double multiply_adds(size_t rounds, float* sink);  // kernels.h, Probe; waits
 const Table<float>& table();
 const Backend& backend();
 void close_vendor(Queue*);  // gives back the library handles that the vendor kernels made; not emulated

@@ -160,6 +160,7 @@ Probe probe(const char* name) {
     if (std::strcmp(name, "sse2") == 0) return sse2::multiply_adds;
     if (std::strcmp(name, "avx2") == 0 && has_avx2()) return avx2::multiply_adds;
     if (std::strcmp(name, "avx512") == 0 && has_avx512()) return avx512::multiply_adds;
+    if (std::strcmp(name, "cuda") == 0 && cuda() != nullptr) return cuda_probe();
     return nullptr;
 }
 

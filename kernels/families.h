@@ -30,6 +30,7 @@ template <class F>
 Image<F> reference_image();
 Integer reference_integer();
 Stages reference_stages();
+Probe cuda_probe();  // null in a build without CUDA
 
 namespace sse2 {
 Elementwise<float> elementwise();

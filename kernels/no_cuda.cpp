@@ -1,5 +1,6 @@
 // The whole of a build without CUDA: there is no CUDA table and no backend.
 #include "kernels/backend.h"
+#include "kernels/families.h"
 
 namespace nc::kernels {
 
@@ -10,6 +11,9 @@ const Table<float>* cuda_vendor() {
     return nullptr;
 }
 const Backend* cuda_backend() {
+    return nullptr;
+}
+Probe cuda_probe() {
     return nullptr;
 }
 const char* why_no_cuda() {

@@ -33,6 +33,7 @@ memcheck device       the engine on the device, under compute-sanitizer
 initcheck device      the same: device memory read before it was written
 device                the engine on the device
 spikes                spikes of converted networks, CPU and card compared
+benchmarks            kernels and neurons over time against the card's own bandwidth and multiply-adds
 END
 }
 
@@ -69,7 +70,7 @@ say "build for $device with $("$nvcc" --version | tail -1)"
 log=$logs/gpu-build.log
 if ! { [ -f build-gpu/build.ninja ] ||
         meson setup build-gpu . --buildtype=release -Dcuda=enabled; } >"$log" 2>&1 ||
-    ! ninja -C build-gpu nc_test >>"$log" 2>&1; then
+    ! ninja -C build-gpu nc_test nc_bench >>"$log" 2>&1; then
     tail -n 60 "$log"
     stop "the build failed" "see ${log#"$PWD/"}"
 fi
@@ -120,6 +121,20 @@ checked memcheck device -tc='device: *' -tce='device: spikes*'
 checked initcheck device -tc='device: *' -tce='device: spikes*'
 stage device env CUDA_LAUNCH_BLOCKING=0 build-gpu/nc_test --no-colors=true -tc='device: *' -tce='device: spikes*'
 stage spikes env CUDA_LAUNCH_BLOCKING=0 build-gpu/nc_test --no-colors=true -tc='device: spikes*'
+
+# measure NAME ARGUMENT...: a table of nc_bench, also as JSON beside the logs; what is wrong fails.
+measure() {
+    local name=$1 start=$SECONDS p=1 f=0
+    shift
+    say "benchmarks: $name"
+    timeout 3600 build-gpu/nc_bench "$@" --seconds 0.1 --force --json "$logs/gpu-bench-$name.json" || { p=0 f=1; }
+    passed=$((passed + p)) failed=$((failed + f))
+    rows+=("$(printf '%-20s %7d %7d %8d %8d   %s' "$name" $p $f 0 $((SECONDS - start)) "$device")")
+}
+measure neurons bptt --table cuda --neuron if,lif --T 4,32 --elements 134217728
+measure kernels kernels --table cuda,cuda-vendor
+measure tf32 kernels --table cuda-vendor --precision tf32 --filter 'gemm|conv\.'
+measure bf16 kernels --table cuda-vendor --precision bf16 --filter 'gemm|conv\.'
 
 printf '\n%-20s %7s %7s %8s %8s   %s\n' stage passed failed skipped seconds device
 printf '%s\n' "${rows[@]}"
