@@ -198,7 +198,8 @@ class SpikingJelly(Peer):
 
 
 class SnnTorch(Peer):
-    """Leaky, a step at a time. Its own resets subtract after the leak, ours before, so ours is added to it."""
+    """Leaky, a step at a time. Its own resets subtract after the leak, ours before, so ours is added to it; and it
+    spikes above the threshold, not at it, which moves a few spikes where membranes meet it exactly."""
 
     def neuron(self, node):
         import snntorch
@@ -258,7 +259,8 @@ def main():
         same = (logits.argmax(1) == want.argmax(1)).mean()
         print(f"{name}: spikes {peer.spikes} to our {spikes}, logits differ by {100 * far:.3g} %, {100 * same:.0f} % of classes agree")
         if moved > 0.005 or far > 0.05:
-            sys.exit(f"error: {name} computes something else")
+            print(f"not timed: {name} computes something else")
+            continue
         programs[name] = peer
 
     times = {name: [] for name in programs}
