@@ -1,6 +1,5 @@
-// The whole of a build without HDF5 or protobuf: foreign networks are refused, and why is said.
+// NIR in a build without HDF5 or protobuf: refused, and why is said.
 #include "convert/nir.h"
-#include "io/onnx.h"
 
 namespace nc {
 namespace {
@@ -14,19 +13,6 @@ namespace {
 }
 
 }  // namespace
-
-OnnxNetwork load_onnx(const std::string& path) {
-    refuse(path, "an ONNX model");
-}
-OnnxNetwork parse_onnx(const std::vector<uint8_t>&, const std::string& path) {
-    refuse(path, "an ONNX model");
-}
-std::vector<uint8_t> onnx_step(const Graph&) {
-    refuse("a time step", "to be an ONNX model");
-}
-void save_onnx_step(const std::string& path, const Graph&) {
-    refuse(path, "to be an ONNX model");
-}
 
 Model from_nir(const std::string& path, double) {
     refuse(path, "a NIR graph");
