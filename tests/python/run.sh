@@ -36,8 +36,8 @@ NC_BUILD=$(cd ../.. && cd "${NC_BUILD:-build}" 2>/dev/null && pwd) ||
     { echo 'error: no build; NC_BUILD names its folder' >&2; exit 2; }
 export NC_BUILD
 
-# In this order: PyTorch first, the packages that want a certain version of another before that other.
-packages=(numpy torch torchvision safetensors onnx onnxscript onnxruntime sinabs nir nirtorch norse snntorch
+# PyTorch first. NIR by version: older ones lack v_reset, and other packages are content with them.
+packages=(numpy torch torchvision safetensors onnx onnxscript onnxruntime "nir>=1.0.8" "nirtorch>=2.6" norse snntorch
     tonic expelliarmus neurobench)
 venv=${NC_VENV:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/neurocuda/python}
 python=$venv/bin/python
