@@ -150,13 +150,13 @@ Graph correct_step_bias(Compute& compute, Graph g, const Dataset& samples,
         const std::string name = unique_name(g, g.nodes[node].name + "_bias");
         g = insert_before(std::move(g), node, name,
                           StepBias{Tensor::full<float>({steps, channels}, 0)});
+        const size_t added = g.nodes.size() - 1;
         std::vector<float> bias(steps * channels);
         for (size_t t = 0; t < steps; ++t) {
             const auto more =
                 shortfall(compute, g, node, want, samples, options, int(t) + 1, int(t));
             for (size_t c = 0; c < channels; ++c) bias[t * channels + c] = float(more[c]);
-            g = replace(std::move(g), g.nodes.size() - 1,
-                        StepBias{Tensor::from(bias, Shape{steps, channels})});
+            g = replace(std::move(g), added, StepBias{Tensor::from(bias, Shape{steps, channels})});
         }
     }
     return sorted(g);
