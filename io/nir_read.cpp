@@ -354,8 +354,8 @@ class Builder {
             op = neuron(i, fields, threshold, reset);
             if (plain) return;
             const std::string name = unique_name(graph_, graph_.nodes[i].name + ".r");
-            graph_ =
-                insert_on_edge(std::move(graph_), inputs_of(graph_, i).front(), name, Scale{r});
+            const size_t edge = inputs_of(graph_, i).front();
+            graph_ = insert_on_edge(std::move(graph_), edge, name, Scale{r});
             return;
         }
         Membrane m;
