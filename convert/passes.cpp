@@ -34,8 +34,9 @@ void check_convertible(const Graph& g) {
                        g.nodes[e.to].name + "' is a delayed edge";
     if (!refused.empty())
         throw Error("[convert] cannot be converted: " + refused, ErrorKind::model,
-                    is_spiking(g) ? "a spiking network is tuned with `nc_convert finetune`"
-                                  : "use ReLU, LeakyReLU, PReLU, ReLU6, SiLU, GELU or QCFS");
+                    is_spiking(g)
+                        ? "a spiking network is tuned with `nc_convert finetune`"
+                        : "use ReLU, LeakyReLU, PReLU, ReLU6, HardSwish, SiLU, GELU or QCFS");
     if (!active)
         throw Error("[convert] no activation in the network: nothing would spike",
                     ErrorKind::model);

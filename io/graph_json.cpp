@@ -12,7 +12,7 @@ namespace {
 // The names of an enumeration's values, in order.
 using Names = std::vector<std::string>;
 Names names_of(kernels::Activation) {
-    return {"relu", "leaky_relu", "relu6", "silu", "gelu", "sigmoid", "tanh"};
+    return {"relu", "leaky_relu", "relu6", "hard_swish", "silu", "gelu", "sigmoid", "tanh"};
 }
 Names names_of(Neuron::Amplitude) {
     return {"theta", "one"};

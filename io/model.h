@@ -36,7 +36,7 @@ struct Model {
 // linear      weight; bias optional
 // conv        weight; bias optional; stride, padding, dilation [h, w] or one number; groups
 // batch_norm  mean, variance; gamma, beta optional; eps, momentum
-// activation  kind: relu leaky_relu relu6 silu gelu sigmoid tanh; param
+// activation  kind: relu leaky_relu relu6 hard_swish silu gelu sigmoid tanh; param
 // prelu slope; qcfs lambda, levels; scale scale; step_bias bias [steps, C]
 // neuron      theta; v0 optional, v0_fraction; amplitude: theta one; train_theta; beta; compare:
 //             greater_equal greater; reset: subtract to_value; reset_value; spiking: plain negative

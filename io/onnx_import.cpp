@@ -251,7 +251,7 @@ void Importer::dispatch(const NodeProto& node) {
     if (op == "Transpose") return transpose(node);
     if (among({"Softmax", "LogSoftmax"})) return softmax(node);
     if (among({"QuantizeLinear", "DequantizeLinear"})) return requantize(node);
-    if (among({"Relu", "LeakyRelu", "Gelu"})) return named_activation(node);
+    if (among({"Relu", "LeakyRelu", "HardSwish", "Gelu"})) return named_activation(node);
     if (op == "PRelu") return prelu(node);
     if (op == "Clip") return clip(node);
     if (op == "HardSigmoid" || unary(op)) return pointwise(node);

@@ -12,6 +12,10 @@ double sigmoid(double x) {
     return 1 / (1 + std::exp(-x));
 }
 
+double hard_swish(double x) {
+    return x * std::clamp(x / 6 + 0.5, 0.0, 1.0);
+}
+
 // Written so that the far ends are 0 and x, not infinity times 0.
 double gelu(double x) {
     return x * 0.5 * std::erfc(-x * std::sqrt(0.5));
@@ -58,6 +62,7 @@ std::optional<Known> recognise(const Function& f) {
         if (top != 6) known.clip = top;
         return known;
     }
+    if (is(f, hard_swish)) return plain(Activation::hard_swish);
     if (is(f, [](double x) { return x * sigmoid(x); })) return plain(Activation::silu);
     if (is(f, gelu)) return plain(Activation::gelu);
     if (is(f, sigmoid)) return plain(Activation::sigmoid);
@@ -145,7 +150,7 @@ void Importer::named_activation(const NodeProto& node) {
     const std::string& op = node.op_type();
     nc::Activation act{Activation::relu, 0};
     if (op == "LeakyRelu") act = {Activation::leaky_relu, float_attribute(node, "alpha", 0.01)};
-
+    if (op == "HardSwish") act = {Activation::hard_swish, 0};
     if (op == "Gelu") {
         act = {Activation::gelu, 0};
         if (text_attribute(node, "approximate", "none") != "none")

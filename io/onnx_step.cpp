@@ -182,6 +182,13 @@ class Writer {
             case Activation::relu6:
                 then("Clip", {x, number("low", 0), number("high", 6)}, name(node_));
                 return;
+            case Activation::hard_swish: {
+                const std::string gate = then("HardSigmoid", {x}, own("gate"));
+                real("alpha", 1.0 / 6);
+                real("beta", 0.5);
+                then("Mul", {x, gate}, name(node_));
+                return;
+            }
             case Activation::silu:
                 then("Mul", {x, then("Sigmoid", {x}, own("gate"))}, name(node_));
                 return;

@@ -104,6 +104,8 @@ struct Activate {
                 return v > 0 ? v : v * param;
             case Activation::relu6:
                 return v <= 0 ? 0.f : v >= 6 ? 6.f : v;
+            case Activation::hard_swish:
+                return v <= -3 ? 0.f : v >= 3 ? v : v * (v + 3) / 6;
             case Activation::silu:
                 return v < -800 ? 0.f : float(v * sigmoid_of(v));
             case Activation::gelu:
@@ -130,6 +132,8 @@ struct ActivateBackward {
                 return v > 0 ? g : g * param;
             case Activation::relu6:
                 return v <= 0 || v >= 6 ? 0.f : g;
+            case Activation::hard_swish:
+                return v <= -3 ? 0.f : v >= 3 ? g : g * ((v + v + 3) / 6);
             case Activation::silu: {
                 if (v < -800 || v > 800) return v < 0 ? 0.f : g;  // no inf * 0
                 const double s = sigmoid_of(v);
@@ -161,6 +165,8 @@ void for_kind(Activation kind, Body body) {
             return body(std::integral_constant<Activation, Activation::leaky_relu>());
         case Activation::relu6:
             return body(std::integral_constant<Activation, Activation::relu6>());
+        case Activation::hard_swish:
+            return body(std::integral_constant<Activation, Activation::hard_swish>());
         case Activation::silu:
             return body(std::integral_constant<Activation, Activation::silu>());
         case Activation::gelu:

@@ -79,6 +79,8 @@ F value(Activation kind, F param, F x) {
             return x > 0 ? x : x * param;
         case Activation::relu6:
             return x <= 0 ? F(0) : x >= 6 ? F(6) : x;
+        case Activation::hard_swish:
+            return x <= -3 ? F(0) : x >= 3 ? x : x * (x + 3) / 6;
         case Activation::silu:
             return F(x < -800 ? 0 : x * sigmoid(x));
         case Activation::gelu:
@@ -101,6 +103,8 @@ F gradient(Activation kind, F param, F x, F dy) {
             return x > 0 ? dy : dy * param;
         case Activation::relu6:
             return x <= 0 || x >= 6 ? F(0) : dy;
+        case Activation::hard_swish:
+            return x <= -3 ? F(0) : x >= 3 ? dy : dy * ((x + x + 3) / 6);
         case Activation::silu:
             if (x < -800 || x > 800) return x < 0 ? F(0) : dy;  // no inf * 0
             return F(dy * (sigmoid(v) * (1 + v * sigmoid(-v))));

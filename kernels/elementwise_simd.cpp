@@ -102,6 +102,11 @@ static void activate(Queue& q, Activation kind, float param, const float* x, flo
         case Activation::relu6:
             return map(cheap,
                        [](Vec v) { return select(v >= broadcast(6), broadcast(6), relu(v)); });
+        case Activation::hard_swish:
+            return map(cheap, [=](Vec v) {
+                const Vec bend = v * (v + broadcast(3)) / broadcast(6);
+                return select(v <= broadcast(-3), zero, select(v >= broadcast(3), v, bend));
+            });
         case Activation::silu:
             return map(costly, [](Vec v) {
                 Vec rest;
@@ -139,6 +144,11 @@ static void activate_backward(Queue& q, Activation kind, float param, const floa
         case Activation::relu6:
             return map(cheap, [=](Vec v, Vec d) {
                 return select((v <= zero) | (v >= broadcast(6)), zero, d);
+            });
+        case Activation::hard_swish:
+            return map(cheap, [=](Vec v, Vec d) {
+                const Vec bend = d * ((v + v + broadcast(3)) / broadcast(6));
+                return select(v <= broadcast(-3), zero, select(v >= broadcast(3), d, bend));
             });
         case Activation::silu:
             return map(costly, [](Vec v, Vec d) {

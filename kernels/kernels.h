@@ -35,10 +35,11 @@ struct Queue {
 
 // ----------------------------------------------------------------------------------------------
 // elementwise
-enum class Activation : int { relu, leaky_relu, relu6, silu, gelu, sigmoid, tanh };
+enum class Activation : int { relu, leaky_relu, relu6, hard_swish, silu, gelu, sigmoid, tanh };
 
-// add .. add_rows, relu, leaky_relu, relu6, prelu: bitwise. silu, gelu (erf form), sigmoid, tanh:
-// at most 4 ulp of the largest intermediate from the double reference.
+// add .. add_rows, relu, leaky_relu, relu6, hard_swish (0 up to -3, x from 3, x (x + 3) / 6
+// between), prelu: bitwise. silu, gelu (erf form), sigmoid, tanh: at most 4 ulp of the largest
+// intermediate from the double reference.
 template <class F>
 struct Elementwise {
     void (*fill)(Queue&, F value, F* out, size_t n);

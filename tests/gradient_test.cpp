@@ -103,10 +103,10 @@ TEST_CASE("gradient: arithmetic, rows, reductions") {
 
 TEST_CASE("gradient: activations away from their kinks") {
     using kernels::Activation;
-    const Tensor x = smooth({6, 5}, 7, {0, 6});
+    const Tensor x = smooth({6, 5}, 7, {0, -1, 1, 2});
     for (const auto kind :
-         {Activation::relu, Activation::leaky_relu, Activation::relu6, Activation::silu,
-          Activation::gelu, Activation::sigmoid, Activation::tanh})
+         {Activation::relu, Activation::leaky_relu, Activation::relu6, Activation::hard_swish,
+          Activation::silu, Activation::gelu, Activation::sigmoid, Activation::tanh})
         agrees("activation",
                [kind](auto& c, auto* t, const auto& v) {
                    return fn::activation(c, t, fn::scale(c, t, v[0], 3), kind, 0.1);

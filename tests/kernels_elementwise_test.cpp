@@ -14,12 +14,13 @@ struct Rows {
 const float inf = std::numeric_limits<float>::infinity();
 const float not_a_number = std::numeric_limits<float>::quiet_NaN();
 
-// Hard values with infinities, NaN and the corners of relu6 among them.
+// Hard values with infinities, NaN and the corners of relu6 and hard_swish among them.
 std::vector<float> wild_values(size_t n, uint64_t seed) {
     std::vector<float> v = hard_values(n, seed);
-    const float special[] = {inf, -inf, not_a_number, -0.0f, 0.0f, 6.0f, -6.0f, 3e38f, -3e38f};
+    const float special[] = {inf,  -inf,  not_a_number, -0.0f, 0.0f,
+                             6.0f, -3.0f, 3.0f,         3e38f, -3e38f};
     for (size_t i = 0; i < n; ++i)
-        if ((i * 2654435761u >> 7) % 11 == 0) v[i] = special[(i + seed) % 9];
+        if ((i * 2654435761u >> 7) % 11 == 0) v[i] = special[(i + seed) % 10];
     return v;
 }
 
@@ -28,7 +29,8 @@ double ulp(double x) {
     return a < 1e38f ? double(std::nextafter(a, inf)) - double(a) : std::ldexp(1.0, 104);
 }
 
-const Activation bitwise[] = {Activation::relu, Activation::leaky_relu, Activation::relu6};
+const Activation bitwise[] = {Activation::relu, Activation::leaky_relu, Activation::relu6,
+                              Activation::hard_swish};
 const Activation bounded[] = {Activation::silu, Activation::gelu, Activation::sigmoid,
                               Activation::tanh};
 

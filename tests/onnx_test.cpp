@@ -272,6 +272,25 @@ TEST_CASE("onnx: activations are known by what they compute") {
     CHECK(kinds(graph_of(silu)) == Names{"input", "activation", "output"});
     CHECK(kind(graph_of(silu)).kind == Activation::silu);
 
+    OnnxFile named({1, 4});
+    named.node("HardSwish", {"x"}, "y");
+    CHECK(kind(graph_of(named)).kind == Activation::hard_swish);
+    check_near(run(graph_of(named), {-4, -1.5f, 1, 4}), {0, -0.375f, 4.f / 6, 4});
+    OnnxFile gated({1, 4});
+    gated.node("HardSigmoid", {"x"}, "s", {one_float("alpha", 1.f / 6), one_float("beta", 0.5f)})
+        .node("Mul", {"x", "s"}, "y");
+    CHECK(kinds(graph_of(gated)) == Names{"input", "activation", "output"});
+    CHECK(kind(graph_of(gated)).kind == Activation::hard_swish);
+    OnnxFile clipped({1, 4});
+    clipped.constant(floats("three", {}, {3}))
+        .constant(floats("low", {}, {0}))
+        .constant(floats("six", {}, {6}))
+        .node("Add", {"x", "three"}, "a")
+        .node("Clip", {"a", "low", "six"}, "b")
+        .node("Mul", {"x", "b"}, "c")
+        .node("Div", {"c", "six"}, "y");
+    CHECK(kind(graph_of(clipped)).kind == Activation::hard_swish);
+
     OnnxFile gelu({1, 4});
     gelu.constant(floats("r", {}, {1.41421354f}))
         .constant(floats("one", {1}, {1}))

@@ -18,7 +18,7 @@ class Gelu(nn.Module):
 
 def activation(rng, channels, shared):
     kinds = [lambda: shared, nn.ReLU, nn.ReLU6, lambda: nn.LeakyReLU(0.1), lambda: nn.PReLU(channels), nn.PReLU,
-             nn.SiLU, nn.GELU, Silu, Gelu, lambda: nn.Hardtanh(0, rng.choice([1.0, 4.0]))]
+             nn.SiLU, nn.GELU, nn.Hardswish, Silu, Gelu, lambda: nn.Hardtanh(0, rng.choice([1.0, 4.0]))]
     return rng.choice(kinds)()
 
 
