@@ -47,9 +47,9 @@ if ! [ -e "$venv/installed" ]; then
     touch "$venv/installed"
 fi
 
-# nc.h for Python.
-g++ -shared -o "$work/libnc.so" -Wl,--whole-archive "$build/libnc.a" -Wl,--no-whole-archive -fopenmp -lz -lpthread ||
-    exit 2
+# nc.h for Python, with what the package says the library needs.
+read -ra needs < <(sed -n 's/^Libs: .* -lnc //p' "$build/meson-private/nc.pc")
+g++ -shared -o "$work/libnc.so" -Wl,--whole-archive "$build/libnc.a" -Wl,--no-whole-archive "${needs[@]}" || exit 2
 if [ ${#models[@]} = 0 ]; then
     data=synthetic-events
     [ ! -d "${NC_DATA:-}/nmnist" ] || data=nmnist
