@@ -20,7 +20,8 @@ struct Options {
     ConvertOptions convert;
     EmitOptions emit;
     int bits = QuantizeOptions().bits;
-    std::string model, weights, out, report, lambda = "channel", ann_frames;
+    ReadOptions read;
+    std::string model, out, report, lambda = "channel", ann_frames;
 };
 
 void add_conversion_options(CLI::App& app, Options& o) {
@@ -162,8 +163,9 @@ int convert_command(int argc, char** argv) {
         "through its time steps, and measures it on the test data.",
         "nc_convert");
     app.set_version_flag("--version", version());
-    app.add_option("model", o.model, "trained network (.safetensors, .onnx)");
-    add_weights_option(app, o.weights);
+    app.add_option("model", o.model, "trained network (.safetensors, .onnx, .nir)");
+    add_weights_option(app, o.read);
+    add_nir_options(app, o.read);
     app.add_option("--out", o.out, "the spiking network's file")->type_name("FILE");
     app.add_option("--report", o.report, "an HTML page of the results")->type_name("FILE");
     app.add_option("--dump", o.convert.dump, "write the model after every step into this folder")
@@ -209,7 +211,7 @@ int convert_command(int argc, char** argv) {
         if (!o.convert.dump.empty()) check_output_folder(o.convert.dump, o.common.force);
         EmitFiles files = emit_files(o.emit, o.common);
         Compute compute = make_compute(o.common);
-        Model model = read_model(o.model, o.weights, o.common);
+        Model model = read_model(o.model, o.read, o.common);
         const LoadedData data = load(o.common, o.data, model.info, model.graph, o.convert.T);
         o.convert.lambda_per_channel = o.lambda == "channel";
         o.convert.ann_frames = !o.ann_frames.empty()            ? o.ann_frames

@@ -148,6 +148,7 @@ int export_command(int argc, char** argv) {
     Common common;
     DataOptions data_options;
     EmitOptions emit;
+    ReadOptions read;
     std::string path;
     int T = 0;
     CLI::App app(
@@ -158,7 +159,8 @@ int export_command(int argc, char** argv) {
         "reset to zero and have one threshold a layer; rtl=DIR, SystemVerilog with a testbench; "
         "hls=DIR, C++ for high-level synthesis with a main that checks itself.",
         "nc_convert export");
-    app.add_option("model", path, "model file (.safetensors)")->required();
+    app.add_option("model", path, "model file (.safetensors, .onnx, .nir)")->required();
+    add_nir_options(app, read);
     app.add_option("--T", T, "time steps (default: the model's)")->check(CLI::Range(1, 65536));
     add_emit_options(app, emit);
     app.get_option("--emit")->required();
@@ -166,7 +168,7 @@ int export_command(int argc, char** argv) {
     add_common_options(app, common);
     return run(app, argc, argv, [&] {
         EmitFiles files = emit_files(emit, common);
-        Model model = read_model(path);
+        Model model = read_model(path, read, common);
         const int steps = model.info.T = T > 0 ? T : model.info.T;
         Json json = {{"model", path}, {"command", typed_command}};
         std::string text = emit_floats(files, emit, model, json);

@@ -24,13 +24,15 @@ bool is_quantised(const Graph& g) {
 struct Options {
     Common common;
     DataOptions data;
+    ReadOptions read;
     std::string model;
     int T = 0;
     QuantizeOptions quantize;
 };
 
 void add_options(CLI::App& app, Options& o) {
-    app.add_option("model", o.model, "a spiking model file (.safetensors)")->required();
+    app.add_option("model", o.model, "a spiking model file (.safetensors, .nir)")->required();
+    add_nir_options(app, o.read);
     app.add_option("--T", o.T, "time steps (default: the model's)")->check(CLI::Range(1, 65536));
     app.add_option("--bits", o.quantize.bits, "of a weight, 2 to 8")->capture_default_str();
     app.add_option("--calibration-samples", o.quantize.calibration_samples,
@@ -95,7 +97,7 @@ int quantize_command(int argc, char** argv) {
     return run(app, argc, argv, [&] {
         check_output(out, o.common.force);
         Compute compute = make_compute(o.common);
-        Model model = read_model(o.model);
+        Model model = read_model(o.model, o.read, o.common);
         model.graph = folded(model.graph);
         const LoadedData data = load(o.common, o.data, model.info, model.graph, o.T);
         o.quantize.T = steps_of(model, o.T, *data.test);
@@ -168,7 +170,7 @@ int verify_command(int argc, char** argv) {
         ->capture_default_str();
     return run(app, argc, argv, [&] {
         Compute compute = make_compute(o.common);
-        const Model model = read_model(o.model);
+        const Model model = read_model(o.model, o.read, o.common);
         const LoadedData data = load(o.common, o.data, model.info, model.graph, o.T);
         o.quantize.T = steps_of(model, o.T, *data.test);
         const bool given = is_quantised(model.graph);

@@ -17,14 +17,16 @@ namespace {
 struct Options {
     Common common;
     DataOptions data;
-    std::string model, weights, path = "auto";
+    std::string model, path = "auto";
+    ReadOptions read;
     int T = 0;
     bool hash = false;
 };
 
 void add_options(CLI::App& app, Options& o) {
-    app.add_option("model", o.model, "model file (.safetensors)")->required();
-    add_weights_option(app, o.weights);
+    app.add_option("model", o.model, "model file (.safetensors, .onnx, .nir)")->required();
+    add_weights_option(app, o.read);
+    add_nir_options(app, o.read);
     app.add_option("--T", o.T, "time steps (default: the model's)")->check(CLI::Range(1, 65536));
     app.add_option("--path", o.path, "auto, dense or event: how spikes meet weights")
         ->capture_default_str();
@@ -45,7 +47,7 @@ enum class Wanted { accuracy, hash, operations };
 Run measure(const Options& o, Compute& compute, Wanted wanted) {
     Run r;
     const ops::SpikePath path = parse_path(o.path);
-    r.model = read_model(o.model, o.weights, o.common);
+    r.model = read_model(o.model, o.read, o.common);
     r.data = load(o.common, o.data, r.model.info, r.model.graph, o.T);
     MeasureOptions options;
     options.T = steps_of(r.model, o.T, *r.data.test);
@@ -232,7 +234,7 @@ int eval_command(int argc, char** argv) {
         if (target == "cuda" && o.common.device == "cpu") o.common.device = "cuda";
         Compute compute = make_compute(o.common);
         parse_path(o.path);
-        const Model model = read_model(o.model, o.weights, o.common);
+        const Model model = read_model(o.model, o.read, o.common);
         if (integers) return eval_integers(o, compute, model, target);
         if (!is_spiking(model.graph)) return eval_analog(o, compute, model);
         Run r = measure(o, compute, o.hash ? Wanted::hash : Wanted::accuracy);
@@ -340,7 +342,7 @@ int neurobench_command(int argc, char** argv) {
         Compute compute = make_compute(o.common);
         EvaluateOptions how;
         how.path = parse_path(o.path);
-        const Model model = read_model(o.model, o.weights, o.common);
+        const Model model = read_model(o.model, o.read, o.common);
         const LoadedData data = load(o.common, o.data, model.info, model.graph, o.T);
         how.T = steps_of(model, o.T, *data.test);
         how.observe = [](const Observation&) {

@@ -13,10 +13,12 @@ int finetune_command(int argc, char** argv) {
     Common common;
     DataOptions data_options;
     ConvertOptions options;
+    ReadOptions read;
     std::string path, out;
     CLI::App app("Trains a spiking model further, by back-propagation through its time steps.",
                  "nc_convert finetune");
-    app.add_option("model", path, "spiking model (.safetensors)")->required();
+    app.add_option("model", path, "spiking model (.safetensors, .nir)")->required();
+    add_nir_options(app, read);
     app.add_option("--out", out, "the tuned model's file")->type_name("FILE")->required();
     app.add_option("--T", options.T, "time steps (default: the model's)")
         ->check(CLI::Range(1, 65536));
@@ -27,7 +29,7 @@ int finetune_command(int argc, char** argv) {
     return run(app, argc, argv, [&] {
         check_output(out, common.force);
         Compute compute = make_compute(common);
-        const Model model = read_model(path);
+        const Model model = read_model(path, read, common);
         const LoadedData data = load(common, data_options, model.info, model.graph, options.T);
         Watcher watcher(common, options);
         Converted tuned = finetune(compute, model, *data.train, data.test.get(), options);
@@ -91,17 +93,19 @@ std::string placement_text(const Placement& p) {
 
 int info_command(int argc, char** argv) {
     Common common;
+    ReadOptions read;
     std::string path, target;
     CLI::App app(
         "What a model file holds; with --target, where a quantised network goes on a chip.",
         "nc_convert info");
-    app.add_option("model", path, "model file (.safetensors, .onnx)")->required();
+    app.add_option("model", path, "model file (.safetensors, .onnx, .nir)")->required();
+    add_nir_options(app, read);
     app.add_option("--target", target, "loihi2: cores, memory and limits, from published figures");
     add_common_options(app, common);
     return run(app, argc, argv, [&] {
         const std::optional<Chip> chip =
             target.empty() ? std::nullopt : std::optional(chip_named(target));
-        const Model model = read_model(path, &common);
+        const Model model = read_model(path, read, common);
         const Graph& g = model.graph;
         std::optional<Placement> placement;
         if (chip) placement = place(integer_network(g), *chip);

@@ -37,45 +37,74 @@ const std::vector<Command>& commands() {
 namespace {
 
 // Whoever wrote it is named by the file: what it was trained on is not known.
-Model imported(OnnxNetwork network, const std::string& path, const Common* common) {
+Model imported(OnnxNetwork network, const std::string& path, const Common& common) {
     Model model;
     model.graph = std::move(network.graph);
     model.info.provenance["imported"] = path;
     if (!network.notes.empty()) model.info.provenance["notes"] = network.notes;
-    if (common != nullptr)
-        for (const std::string& note : network.notes) say(*common, "note: " + note);
+    for (const std::string& note : network.notes) say(common, "note: " + note);
     return model;
 }
 
-}  // namespace
+// A file's own steps count.
+Model read_nir(const std::string& path, const ReadOptions& read, const Common& common) {
+    Model model = from_nir(path, read.dt.value_or(default_dt), read.output);
+    if (!read.dt) return model;
+    std::optional<double> own;
+    if (model.info.provenance.contains("dt")) own = model.info.provenance["dt"].get<double>();
+    for (const Node& node : model.graph.nodes)
+        if (const auto* membrane = std::get_if<Membrane>(&node.op))
+            if (membrane->dt != *read.dt) own = membrane->dt;
+    if (own && *own != *read.dt)
+        warn(common,
+             fmt::format("{} says dt = {} s a step itself: --dt {} counts for nothing there", path,
+                         *own, *read.dt));
+    return model;
+}
 
-Model read_model(const std::string& path, const Common* common) {
+Model read_file(const std::string& path, const ReadOptions& read, const Common& common) {
     std::ifstream file(path, std::ios::binary);
     char head[8] = {};
     file.read(head, sizeof head);
     const std::string extension = std::filesystem::path(path).extension().string();
     const bool hdf5 = file && std::equal(head, head + 8, "\x89HDF\r\n\x1a\n");
+    if (hdf5 || extension == ".nir") return read_nir(path, read, common);
+    if (read.dt || !read.output.empty())
+        throw Error("[model] " + std::string(read.dt ? "--dt" : "--output") +
+                        " is for NIR graphs, " + path + " is none",
+                    ErrorKind::usage);
     if (extension == ".onnx") return imported(load_onnx(path), path, common);
     if ((extension == ".pt" || extension == ".pth") && std::filesystem::exists(path))
         throw Error("[model] " + path + " is a PyTorch file, which holds weights but no network",
                     ErrorKind::model,
                     "`nc_train --model NAME --dataset NAME --weights " + path +
                         " --epochs 0 --out ann.safetensors` makes a model of them");
-    if (hdf5 || extension == ".nir") return from_nir(path);
     return load_model(path);
 }
 
-Model read_model(const std::string& path, const std::string& weights, const Common& common) {
-    Model model = read_model(path, &common);
-    model.graph = with_weights(common, model.graph, weights);
-    if (!weights.empty()) model.info.provenance["weights"] = weights;
+}  // namespace
+
+Model read_model(const std::string& path, const ReadOptions& read, const Common& common) {
+    Model model = read_file(path, read, common);
+    model.graph = with_weights(common, model.graph, read.weights);
+    if (!read.weights.empty()) model.info.provenance["weights"] = read.weights;
     return model;
 }
 
-void add_weights_option(CLI::App& app, std::string& weights) {
-    app.add_option("--weights", weights,
+void add_weights_option(CLI::App& app, ReadOptions& read) {
+    app.add_option("--weights", read.weights,
                    "of a safetensors or PyTorch .pt file, laid over the model's by their names")
         ->type_name("FILE");
+}
+
+void add_nir_options(CLI::App& app, ReadOptions& read) {
+    app.add_option(
+           "--dt", read.dt,
+           fmt::format("of a NIR graph that does not say: seconds a step (default {})", default_dt))
+        ->type_name("SECONDS")
+        ->check(CLI::PositiveNumber);
+    app.add_option("--output", read.output, "of a NIR graph with several outputs: the one to keep")
+        ->type_name("NAME");
 }
 
 void add_data_options(CLI::App& app, DataOptions& o) {

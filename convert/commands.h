@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -37,13 +38,17 @@ const std::vector<Command>& commands();  // without the main one, convert_comman
 // The command as typed, whole; set by main.
 extern std::string typed_command;
 
-// A model file, ours or ONNX; what was left out of a foreign one is said when common is given.
-// Error (kind model) that names what can be read for NIR and anything else.
-Model read_model(const std::string& path, const Common* common = nullptr);
+// How a model file is read.
+struct ReadOptions {
+    std::string weights;       // a file whose weights are laid over the model's; may be empty
+    std::optional<double> dt;  // of a NIR graph: seconds a step, where it does not say itself
+    std::string output;        // of a NIR graph: which of several
+};
+void add_weights_option(CLI::App&, ReadOptions&);
+void add_nir_options(CLI::App&, ReadOptions&);
 
-// The same with the weights of another file laid over it, when one is named; says what it assumed.
-Model read_model(const std::string& path, const std::string& weights, const Common&);
-void add_weights_option(CLI::App&, std::string& weights);
+// A model file: ours, ONNX or NIR. Says what was left out of a foreign one, and what it assumed.
+Model read_model(const std::string& path, const ReadOptions&, const Common&);
 
 // --dataset and how its samples are made; empty fields are the model's.
 struct DataOptions {

@@ -287,8 +287,8 @@ void to_nir(const std::string& path, const Model& model, const NirOptions& optio
     save_nir(path, out);
 }
 
-Model from_nir(const std::string& path, double dt) {
-    return load_nir(path, dt);
+Model from_nir(const std::string& path, double dt, const std::string& output) {
+    return load_nir(path, dt, output);
 }
 
 }  // namespace nc

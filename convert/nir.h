@@ -28,7 +28,7 @@ NirOptions parse_nir_options(const std::string& start, const std::string& pool,
 Graph nir_form(Graph, const NirOptions& = {}, int T = 0);
 
 void to_nir(const std::string& path, const Model&, const NirOptions& = {});
-// dt: seconds a step, where the file does not say; see nir_to_graph.
-Model from_nir(const std::string& path, double dt = default_dt);
+// dt: seconds a step, where the file does not say; output: which of several; see nir_to_graph.
+Model from_nir(const std::string& path, double dt = default_dt, const std::string& output = "");
 
 }  // namespace nc

@@ -14,7 +14,7 @@ namespace {
 
 }  // namespace
 
-Model from_nir(const std::string& path, double) {
+Model from_nir(const std::string& path, double, const std::string&) {
     refuse(path, "a NIR graph");
 }
 

@@ -26,6 +26,7 @@ ModelInfo info_of(const NirNode& root, const std::string& path) {
     const bool good = info.mean.size() == info.std.size() &&
                       std::all_of(info.std.begin(), info.std.end(), [](float s) { return s > 0; });
     if (!good) fields.refuse("metadata mean and std do not normalise");
+    if (const auto dt = fields.number(metadata, "dt")) info.provenance["dt"] = *dt;
     return info;
 }
 
@@ -164,16 +165,17 @@ bool is_sum_pool(const Conv& conv) {
     return std::all_of(w, w + conv.weight.elements(), [](float x) { return x == 1; });
 }
 
-Model parse_nir_model(const std::vector<uint8_t>& file, const std::string& path, double dt) {
+Model parse_nir_model(const std::vector<uint8_t>& file, const std::string& path, double dt,
+                      const std::string& output) {
     const NirNode root = parse_nir(file, path);
     Model out;
-    out.graph = nir_to_graph(root, path, dt);
+    out.graph = nir_to_graph(root, path, dt, output);
     out.info = info_of(root, path);
     return out;
 }
 
-Model load_nir(const std::string& path, double dt) {
-    return parse_nir_model(read_file(path), path, dt);
+Model load_nir(const std::string& path, double dt, const std::string& output) {
+    return parse_nir_model(read_file(path), path, dt, output);
 }
 
 void save_nir(const std::string& path, const Model& model) {

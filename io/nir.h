@@ -13,17 +13,20 @@ namespace nc {
 // v = v_reset, unless its metadata says otherwise (`reset`, `compare`, `v0`, `beta`: ours does).
 // LI, LIF, CubaLI, CubaLIF and Delay take dt, in seconds, from the metadata, else this one. Edges
 // into a node are added in the file's order; a cycle runs with one step of delay where it re-enters
-// the node it was entered by. Nested graphs are laid flat, as "outer.inner". Error (kind model)
+// the node it was entered by. Nested graphs are laid flat, as "outer.inner". Several inputs become
+// selections from one (io/named_inputs.h). output: which to keep of several. Error (kind model)
 // names node and field.
-Graph nir_to_graph(const NirNode&, const std::string& path, double dt);
+Graph nir_to_graph(const NirNode&, const std::string& path, double dt,
+                   const std::string& output = "");
 // Of a checked graph in NIR's form (convert/nir.h). Error names a node that has no place in NIR.
 NirNode graph_to_nir(const Graph&);
 
-// Whole files; T, the data set and its normalisation are in the metadata.
+// Whole files; T, the data set and its normalisation are in the metadata, as may be dt: then it is
+// in the provenance.
 constexpr double default_dt = 1e-4;
 Model parse_nir_model(const std::vector<uint8_t>& file, const std::string& path,
-                      double dt = default_dt);
-Model load_nir(const std::string& path, double dt = default_dt);
+                      double dt = default_dt, const std::string& output = "");
+Model load_nir(const std::string& path, double dt = default_dt, const std::string& output = "");
 void save_nir(const std::string& path, const Model&);
 
 // A sum over windows: the depthwise convolution of ones that stands for NIR's SumPool2d.

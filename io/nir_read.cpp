@@ -5,7 +5,7 @@
 #include "engine/graph_edit.h"
 #include "io/layout.h"
 #include "io/nir.h"
-#include "io/nir_fields.h"
+#include "io/nir_parts.h"
 
 namespace nc {
 namespace {
@@ -25,7 +25,8 @@ Shape sample_shape(const std::vector<size_t>& sizes, const Fields& fields) {
 
 class Builder {
  public:
-    Builder(const NirNode& root, const std::string& path, double dt) : path_(path), dt_(dt) {
+    Builder(const NirNode& root, const std::string& path, double dt, const std::string& output)
+        : path_(path), dt_(dt), output_(output) {
         const Fields fields(root, "/node", path);
         if (const auto stored = fields.number(root.metadata, "dt")) dt_ = *stored;
         if (!(dt_ > 0)) fields.refuse("dt is " + std::to_string(dt_) + ", not positive");
@@ -45,7 +46,8 @@ class Builder {
             }
         }
         try {
-            Graph graph = from_file_order(graph_);
+            Graph graph = from_file_order(
+                with_one_input(with_one_output(graph_, names_, output_, path_), path_));
             check_declared(graph);
             check_orders(graph);
             return with_sums(std::move(graph));
@@ -164,9 +166,11 @@ class Builder {
             op = Linear{fields.tensor("weight", 2),
                         type == "Affine" ? fields.tensor("bias", 1) : Tensor()};
         } else if (type == "Conv1d" || type == "Conv2d") {
-            op = convolution(i, fields, type == "Conv1d");
+            const bool lines = type == "Conv1d";
+            op = nir_convolution(fields, lines);
+            declare_input(i, fields, std::get<Conv>(op), lines ? 1 : 2);
         } else if (type == "SumPool2d" || type == "AvgPool2d") {
-            op = AveragePool{pooling(fields)};
+            op = AveragePool{nir_pooling(fields)};
             if (type == "SumPool2d") sums_.insert(graph_.nodes[i].name);
         } else if (type == "Flatten") {
             flatten(i, fields);
@@ -191,73 +195,13 @@ class Builder {
         }
     }
 
-    Conv convolution(size_t i, Fields& fields, bool one_d) {
-        Conv conv;
-        conv.weight = fields.tensor("weight", one_d ? 3 : 4);
-        const Shape& s = conv.weight.shape();
-        if (one_d) conv.weight = conv.weight.reshape({s[0], s[1], 1, s[2]});
-        if (fields.has("bias") && !fields.get("bias").shape.empty())
-            conv.bias = fields.tensor("bias", 1);
-        fields.allow("bias");
+    // The size a convolution says its input has.
+    void declare_input(size_t i, Fields& fields, const Conv& conv, size_t axes) {
         fields.allow("input_shape");
-        const size_t axes = one_d ? 1 : 2;
-        if (fields.has("input_shape")) {
-            const auto sizes = fields.sizes("input_shape", axes, 1);
-            std::vector<size_t> whole = {s[1] * fields.sizes("groups", 1, 1)[0]};
-            whole.insert(whole.end(), sizes.begin(), sizes.end());
-            declared_.push_back({i, "input_shape", whole});
-        }
-        const auto stride = fields.sizes("stride", axes, 1);
-        const auto dilation = fields.sizes("dilation", axes, 1);
-        ops::ConvOptions& o = conv.options;
-        o.groups = fields.sizes("groups", 1, 1)[0];
-        o.stride_w = stride.back();
-        o.dilation_w = dilation.back();
-        if (!one_d) {
-            o.stride_h = stride[0];
-            o.dilation_h = dilation[0];
-        }
-        const NirField& padding = fields.get("padding");
-        if (!std::holds_alternative<std::vector<std::string>>(padding.values)) {
-            const auto sizes = fields.sizes("padding", axes, 0);
-            o.pad_w = sizes.back();
-            if (!one_d) o.pad_h = sizes[0];
-            return conv;
-        }
-        const std::string rule = *fields.word(fields.node().fields, "padding");
-        if (rule == "valid") return conv;
-        if (rule != "same") fields.refuse("padding '" + rule + "' is not same, valid or sizes");
-        if (o.stride_h != 1 || o.stride_w != 1)
-            fields.refuse("padding 'same' has no meaning with a stride");
-        o.pad_h = same_padding(conv.weight, 2, o.dilation_h, fields);
-        o.pad_w = same_padding(conv.weight, 3, o.dilation_w, fields);
-        return conv;
-    }
-
-    // Of 'same' on one axis of a weight [out, in, h, w]. What does not halve goes behind: a tap of
-    // zeros in front lets both sides be alike.
-    static size_t same_padding(Tensor& weight, size_t axis, size_t dilation, const Fields& fields) {
-        const size_t taps = weight.shape()[axis], all = dilation * (taps - 1);
-        if (all % 2 == 0) return all / 2;
-        if (dilation != 1) fields.refuse("padding 'same' of an even kernel with dilation");
-        const Shape wide = weight.shape().with(axis, taps + 1);
-        const size_t inside = axis == 2 ? wide[3] : 1;
-        Tensor out = Tensor::full<float>(wide, 0);
-        const float* from = weight.data<float>();
-        for (size_t n = 0; n < weight.elements(); ++n) {
-            const size_t outer = n / (taps * inside), rest = n % (taps * inside);
-            out.data<float>()[outer * (taps + 1) * inside + inside + rest] = from[n];
-        }
-        weight = out;
-        return (all + 1) / 2;
-    }
-
-    ops::PoolOptions pooling(Fields& fields) {
-        const auto kernel = fields.sizes("kernel_size", 2, 1),
-                   stride = fields.sizes("stride", 2, 1), padding = fields.sizes("padding", 2, 0);
-        if (padding[0] > kernel[0] / 2 || padding[1] > kernel[1] / 2)
-            fields.refuse("padding is more than half of kernel_size");
-        return {kernel[0], kernel[1], stride[0], stride[1], padding[0], padding[1]};
+        if (!fields.has("input_shape")) return;
+        std::vector<size_t> whole = {conv.weight.shape()[1] * conv.options.groups};
+        for (const size_t size : fields.sizes("input_shape", axes, 1)) whole.push_back(size);
+        declared_.push_back({i, "input_shape", whole});
     }
 
     // Whole maps become a vector; what is flat already stays.
@@ -396,24 +340,24 @@ class Builder {
                 fields.refuse("metadata " + std::string(name) + " does not fit its parameters");
     }
 
-    static std::string shape_text(const Shape& s) {
-        if (s.rank() == 3) return text_of({s[2], s[0], s[1]});
-        return text_of(s.to_vector());
-    }
-
     // Shapes the file states must be those that follow from it; nothing broadcasts.
     void check_declared(const Graph& g) const {
         const std::vector<Shape> shapes = infer_shapes(g);
+        std::map<std::string, size_t> places;
+        for (size_t i = 0; i < g.nodes.size(); ++i) places[g.nodes[i].name] = i;
+        const auto absent = [&](size_t i) { return places.count(graph_.nodes[i].name) == 0; };
         const auto input = [&](size_t i, size_t& node) {
-            node = find_node(g, graph_.nodes[i].name);
+            node = places.at(graph_.nodes[i].name);
             const auto in = inputs_of(g, node);
-            return in.empty() ? shapes[node] : shapes[g.edges[in.front()].from];
+            const bool given = std::holds_alternative<Input>(graph_.nodes[i].op);
+            return given ? shapes[node] : shapes[g.edges[in.front()].from];
         };
         const auto refuse = [&](size_t node, const std::string& what) {
             throw Error("[" + path_ + "] node '" + g.nodes[node].name + "': " + what,
                         ErrorKind::model);
         };
         for (const Flat& f : flattened_) {
+            if (absent(f.node)) continue;
             size_t node = 0;
             const Shape s = input(f.node, node);
             const bool line = s.rank() == 3 && s[0] == 1;  // (C, L) or (C, 1, L)
@@ -421,17 +365,18 @@ class Builder {
                 f.start == 0 && (f.last == -1 || f.last == 2 || (line && f.last == 1));
             if (s.rank() > 1 && !whole)
                 refuse(node, "flattens dimensions " + std::to_string(int(f.start)) + " to " +
-                                 std::to_string(int(f.last)) + " of " + shape_text(s) +
+                                 std::to_string(int(f.last)) + " of " + file_text(s) +
                                  ", only all of them can be");
         }
         for (const Declared& d : declared_) {
+            if (absent(d.node)) continue;
             size_t node = 0;
             const Shape s = input(d.node, node);
             std::vector<size_t> wanted = s.to_vector();
             if (s.rank() == 3) wanted = {s[2], s[0], s[1]};
             if (s.rank() == 3 && s[0] == 1 && d.shape.size() == 2) wanted = {s[2], s[1]};
             if (d.shape != wanted)
-                refuse(node, d.field + " " + text_of(d.shape) + " for an input " + shape_text(s));
+                refuse(node, d.field + " " + text_of(d.shape) + " for an input " + file_text(s));
         }
     }
 
@@ -480,6 +425,7 @@ class Builder {
 
     const std::string& path_;
     double dt_;
+    const std::string& output_;
     Graph graph_;                     // tensors in the file's order until from_file_order
     std::vector<std::string> names_;  // as the file has them
     std::map<std::string, size_t> index_;
@@ -492,8 +438,9 @@ class Builder {
 
 }  // namespace
 
-Graph nir_to_graph(const NirNode& graph, const std::string& path, double dt) {
-    return Builder(graph, path, dt).build();
+Graph nir_to_graph(const NirNode& graph, const std::string& path, double dt,
+                   const std::string& output) {
+    return Builder(graph, path, dt, output).build();
 }
 
 }  // namespace nc

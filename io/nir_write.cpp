@@ -1,8 +1,10 @@
 // From a Graph in NIR's form to its nodes: exactly the fields each has, of the full shape.
 #include <algorithm>
+#include <set>
 
 #include "engine/graph_edit.h"
 #include "io/layout.h"
+#include "io/named_inputs.h"
 #include "io/nir.h"
 
 namespace nc {
@@ -37,13 +39,20 @@ class Writer {
         : graph_(graph),
           file_(to_file_order(graph)),
           shapes_(infer_shapes(graph)),
-          lines_(is_of_lines(graph)) {}
+          lines_(is_of_lines(graph)) {
+        const std::vector<NamedInput> inputs = named_inputs(graph);
+        for (const NamedInput& input : inputs) inputs_.insert(input.node);
+    }
 
     NirNode run() {
         root_.type = "NIRGraph";
-        for (size_t i = 0; i < graph_.nodes.size(); ++i)
-            root_.nodes[graph_.nodes[i].name] =
-                std::visit([&](const auto& op) { return node(op, i); }, file_.nodes[i].op);
+        for (size_t i = 0; i < graph_.nodes.size(); ++i) {
+            if (inputs_.count(i) > 0)
+                root_.nodes[graph_.nodes[i].name] = input(i);
+            else if (!std::holds_alternative<Input>(graph_.nodes[i].op))
+                root_.nodes[graph_.nodes[i].name] =
+                    std::visit([&](const auto& op) { return node(op, i); }, file_.nodes[i].op);
+        }
         write_edges();
         return std::move(root_);
     }
@@ -59,7 +68,8 @@ class Writer {
         static_assert(std::is_same_v<Op, BatchNorm> || std::is_same_v<Op, Activation> ||
                       std::is_same_v<Op, PRelu> || std::is_same_v<Op, Qcfs> ||
                       std::is_same_v<Op, MaxPool> || std::is_same_v<Op, GlobalAveragePool> ||
-                      std::is_same_v<Op, Add> || std::is_same_v<Op, StepBias>);
+                      std::is_same_v<Op, Add> || std::is_same_v<Op, StepBias> ||
+                      std::is_same_v<Op, Input>);
         refuse(i, "NIR has no such node");
     }
 
@@ -79,9 +89,7 @@ class Writer {
     }
     NirField full(float value, size_t i) const { return full(Tensor::full(Shape{1}, value), i); }
 
-    NirNode node(const Input&, size_t i) const {
-        return {"Input", {{"shape", integers(sizes(i))}}, {}, {}, {}};
-    }
+    NirNode input(size_t i) const { return {"Input", {{"shape", integers(sizes(i))}}, {}, {}, {}}; }
     NirNode node(const Output&, size_t i) const {
         return {"Output", {{"shape", integers(sizes(i))}}, {}, {}, {}};
     }
@@ -217,6 +225,7 @@ class Writer {
         }
         for (size_t k = 0; k < graph_.edges.size(); ++k) {
             const Edge& e = graph_.edges[k];
+            if (inputs_.count(e.to) > 0) continue;  // from the input of several
             const std::string &from = graph_.nodes[e.from].name, &to = graph_.nodes[e.to].name;
             if (read.edges[k].delay != e.delay)
                 refuse(e.to, "a reader of NIR would let it wait a step for '" + from + "'");
@@ -239,6 +248,7 @@ class Writer {
     const Graph file_;
     const std::vector<Shape> shapes_;
     const bool lines_;
+    std::set<size_t> inputs_;  // what the file has as such
     NirNode root_;
 };
 
@@ -247,8 +257,11 @@ class Writer {
 bool is_of_lines(const Graph& g) {
     const std::vector<Shape> shapes = infer_shapes(g);
     bool convolves = false;
+    std::set<size_t> inputs;
+    for (const NamedInput& input : named_inputs(g)) inputs.insert(input.node);
     for (size_t i = 0; i < g.nodes.size(); ++i) {
         const Operation& op = g.nodes[i].op;
+        if (inputs.count(i) > 0 && shapes[i].rank() == 3 && shapes[i][0] == 1) continue;
         const auto* conv = std::get_if<Conv>(&op);
         if (shapes[i].rank() == 3 && shapes[i][0] != 1) return false;
         if (std::holds_alternative<AveragePool>(op) || (conv && is_sum_pool(*conv))) return false;

@@ -129,6 +129,45 @@ if have("snntorch") and have("torch"):
 else:
     skip("snnTorch", "no package snntorch")
 
+with case("a graph of the reference package with two inputs and two outputs runs as it says"):
+    def linear(*shape):
+        return nir.Linear(rng.integers(-4, 5, shape).astype(np.float32))
+    left, right = linear(4, 3), linear(4, 2)
+    one = np.ones(4, np.float32)
+    nir.write(work / "two.nir", nir.NIRGraph(
+        nodes={"right": nir.Input(np.array([2])), "left": nir.Input(np.array([3])), "wl": left, "wr": right,
+               "if": nir.IF(r=one, v_threshold=one, v_reset=0 * one), "spikes": nir.Output(np.array([4])),
+               "drive": nir.Output(np.array([4]))},
+        edges=[("left", "wl"), ("right", "wr"), ("wl", "if"), ("wr", "if"), ("if", "spikes"), ("wr", "drive")]))
+    x = {name: rng.integers(0, 2, (T, 5, n)).astype(np.float32) for name, n in [("left", 3), ("right", 2)]}
+    for name, values in x.items():
+        np.save(work / f"{name}.npy", values)
+    words = {name: ["--input", f"{name}={work / name}.npy"] for name in x}
+
+    def two(output, *inputs, status=0):
+        return program("nc_convert", "run", work / "two.nir", "--output", output, *inputs, "--out", work / "y.npy",
+                       "--force", status=status).stderr
+
+    def result(output, *inputs):
+        two(output, *inputs)
+        return np.load(work / "y.npy")
+
+    v, total = np.zeros((5, 4)), np.zeros((5, 4))
+    for l, r in zip(x["left"], x["right"]):
+        v += l @ left.weight.T + r @ right.weight.T
+        total += v > 1
+        v[v > 1] = 0
+    assert total.sum() > 50
+    assert np.array_equal(np.rint(result("spikes", *words["right"], *words["left"]) * T), total)
+    drive = (x["right"] @ right.weight.T).mean(0)
+    assert np.allclose(result("drive", "--input", work / "right.npy"), drive, atol=1e-6)
+    for inputs, wrong in [(words["left"], "missing 'right'"), (words["left"] * 2, "more than once 'left'"),
+                          ([*words["left"], "--input", "rihgt=x.npy"], "missing 'right'; unknown 'rihgt'")]:
+        said = two("spikes", *inputs, status=2)
+        assert wrong in said and "the inputs 'left', 'right'" in said, said
+    said = program("nc_convert", "run", work / "two.nir", "--input", "x.npy", "--out", "z.npy", status=3).stderr
+    assert "2 outputs: 'drive', 'spikes'" in said and "--output NAME" in said, said
+
 golden = folder("NC_GOLDEN", "nir")
 if golden:
     for path in sorted(golden.glob("*.nir")):
