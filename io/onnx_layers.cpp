@@ -97,6 +97,31 @@ std::array<int64_t, 2> pooled(const Shape& map, const std::array<int64_t, 2>& ke
     return out;
 }
 
+// What makes averages over whole windows averages over the part of each that is inside the map and
+// the zeros put around it before: factors [C, H, W].
+std::vector<float> without_padding(const Shape& map, const Pads& zeros, const ops::PoolOptions& o,
+                                   const Shape& out) {
+    const auto inside = [](size_t size, size_t before, int64_t behind, size_t pad, size_t begin,
+                           size_t window) {
+        // All counted from where the padding begins.
+        const size_t low = pad - before, high = pad + size + size_t(behind);
+        const size_t from = std::max(begin, low), to = std::min(begin + window, high);
+        if (to <= from) throw Unsupported{"a window of padding alone"};
+        return double(to - from);
+    };
+    std::vector<float> factors;
+    for (size_t c = 0; c < out[2]; ++c)
+        for (size_t y = 0; y < out[0]; ++y)
+            for (size_t x = 0; x < out[1]; ++x) {
+                const double rows =
+                    inside(map[0], size_t(zeros[0]), zeros[2], o.pad_h, y * o.stride_h, o.kh);
+                const double cols =
+                    inside(map[1], size_t(zeros[1]), zeros[3], o.pad_w, x * o.stride_w, o.kw);
+                factors.push_back(float(double(o.kh * o.kw) / (rows * cols)));
+            }
+    return factors;
+}
+
 // A 1 x 1 matrix [out, in] that puts `in` values at `offset`.
 std::vector<float> placement(size_t out, size_t in, size_t offset) {
     std::vector<float> w(out * in, 0);
@@ -250,8 +275,6 @@ void Importer::pool(const NodeProto& node) {
             throw Unsupported{"dilated pooling"};
     }
     const bool counted = int_attribute(node, "count_include_pad", 0) != 0;
-    if (average && !counted && any(own))
-        throw Unsupported{"an average that leaves its padding out (count_include_pad 0)"};
     if (!average && x.padded()) {
         // Zeros never win among what is not negative; padding never does.
         const auto* act =
@@ -273,7 +296,19 @@ void Importer::pool(const NodeProto& node) {
     ops::pool_shape(x.shape.with_leading(1), options);
     const Shape out{size_t(sizes[0]), size_t(sizes[1]), x.shape[2]};
     const Operation ours = average ? Operation(AveragePool{options}) : Operation(MaxPool{options});
-    set(node, emit(name_for(node), ours, x, out, map_dims(batch_, out)));
+    const std::string name = name_for(node);
+    Value y = emit(name, ours, x, out, map_dims(batch_, out));
+    if (average && !counted && any(own)) {
+        budget_.spend(out.elements());
+        notes_.push_back(
+            "'" + name +
+            "' averages without its padding: a factor for each place, which "
+            "integer targets do not have; AvgPool2d(count_include_pad=True) needs none");
+        const auto factors = without_padding(x.shape, x.pad, options, out);
+        y = emit(free_name(name + "_inside"), Scale{Tensor::from(factors, Shape{factors.size()})},
+                 y, out, y.dims);
+    }
+    set(node, y);
 }
 
 // The mean of a map over its rows, its columns or both.

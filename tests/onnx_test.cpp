@@ -243,6 +243,25 @@ TEST_CASE("onnx: pooling") {
                  {kernel, ints("pads", {1, 1, 1, 1}), ints("strides", {3, 3}),
                   one_int("count_include_pad", 1)},
                  4) == Floats{0.25f, 0.75f, 1.75f, 2.25f});
+    // Without its padding an average is that of what it meets.
+    const Message border = ints("pads", {1, 1, 1, 1});
+    CHECK(pooled("AveragePool", {kernel, border, ints("strides", {3, 3})}, 4) ==
+          Floats{1, 3, 7, 9});
+    check_near(pooled("AveragePool", {ints("kernel_shape", {3, 3}), border}, 9),
+               {3, 3.5f, 4, 4.5f, 5, 5.5f, 6, 6.5f, 7});
+    OnnxFile noted({1, 1, 3, 3});
+    noted.node("AveragePool", {"x"}, "p", {kernel, border});
+    all_of(noted, "p", 16);
+    const auto notes = parse_onnx(noted.bytes(), "m.onnx").notes;
+    REQUIRE(notes.size() == 1);
+    CHECK(contains(notes[0], "'p' averages without its padding"));
+    OnnxFile twice({1, 2, 1, 3});  // zeros put around a map before count
+    twice.constant(integers("p", {0, 0, 0, 1, 0, 0, 0, 1}))
+        .node("Pad", {"x", "p"}, "zeros")
+        .node("AveragePool", {"zeros"}, "p1",
+              {ints("kernel_shape", {1, 5}), ints("pads", {0, 1, 0, 1})});
+    all_of(twice, "p1", 6);
+    check_near(run(graph_of(twice), {1, 2, 3, 10, 20, 30}), {1.5f, 1.2f, 1.5f, 15, 12, 15});
     CHECK(pooled("GlobalAveragePool", {}, 1) == Floats{5});
     CHECK(pooled("GlobalMaxPool", {}, 1) == Floats{9});
     CHECK(pooled("ReduceMean", {ints("axes", {2, 3})}, 1) == Floats{5});
@@ -254,8 +273,7 @@ TEST_CASE("onnx: pooling") {
         all_of(file, "p", 4);
         return refusal(file);
     };
-    const Message three = ints("kernel_shape", {3, 3}), padded = ints("pads", {1, 1, 1, 1});
-    CHECK(contains(refused({three, padded}), "count_include_pad"));
+    const Message three = ints("kernel_shape", {3, 3});
     CHECK(contains(refused({three, ints("pads", {0, 0, 1, 1}), one_int("count_include_pad", 1)}),
                    "differs from side to side"));
     CHECK(

@@ -81,7 +81,8 @@ def step_of(path, x, T):
 if folder("NC_DATA", "mnist"):
     with case("an exported time step gives our logits in ONNX Runtime"):
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Conv2d(1, 6, 3, 2, 1), nn.ReLU(), nn.AvgPool2d(2), nn.Conv2d(6, 8, 3, 1, 1), nn.ReLU(),
+        pool = nn.AvgPool2d(3, 2, 1, count_include_pad=False)  # a factor for every place
+        model = nn.Sequential(nn.Conv2d(1, 6, 3, 2, 1), nn.ReLU(), pool, nn.Conv2d(6, 8, 3, 1, 1), nn.ReLU(),
                               nn.Flatten(), nn.Linear(392, 10)).eval()
         path, _ = spiking(model, "torchscript", "mnist", 16, (1, 28, 28))
         x = np.random.default_rng(0).uniform(-1, 1, (20, 1, 28, 28)).astype(np.float32)

@@ -24,6 +24,8 @@ def activation(rng, channels, shared):
 
 def pooling(rng):
     return rng.choice([lambda: nn.AvgPool2d(2), lambda: nn.MaxPool2d(2), lambda: nn.AvgPool2d(3, 2, 1),
+                       lambda: nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+                       lambda: nn.Sequential(nn.ZeroPad2d(1), nn.AvgPool2d(5, 2, 1, count_include_pad=False)),
                        lambda: nn.MaxPool2d(3, 2, 1), lambda: nn.MaxPool2d(2, 1),
                        lambda: nn.Sequential(nn.ZeroPad2d(1), nn.AvgPool2d(3, 2))])()
 
