@@ -146,14 +146,31 @@ const Table<float>* best() {
     return chosen;
 }
 
-const Stages* stages(const char* name) {
-    static const Stages of_reference = reference_stages(), of_sse2 = sse2::stages(),
-                        of_avx2 = avx2::stages(), of_avx512 = avx512::stages();
+namespace {
+
+// A family that is not in Table: its CPU definitions by the table's name.
+template <class Family>
+const Family* by_name(const char* name, const Family& of_reference, const Family& of_sse2,
+                      const Family& of_avx2, const Family& of_avx512) {
     if (find(name) == nullptr) return nullptr;
     if (std::strcmp(name, "reference") == 0) return &of_reference;
     if (std::strcmp(name, "sse2") == 0) return &of_sse2;
     if (std::strcmp(name, "avx2") == 0) return &of_avx2;
     return std::strcmp(name, "avx512") == 0 ? &of_avx512 : nullptr;
+}
+
+}  // namespace
+
+const Stages* stages(const char* name) {
+    static const Stages of_reference = reference_stages(), of_sse2 = sse2::stages(),
+                        of_avx2 = avx2::stages(), of_avx512 = avx512::stages();
+    return by_name(name, of_reference, of_sse2, of_avx2, of_avx512);
+}
+
+const Analog* analog(const char* name) {
+    static const Analog of_reference = reference_analog(), of_sse2 = sse2::analog(),
+                        of_avx2 = avx2::analog(), of_avx512 = avx512::analog();
+    return by_name(name, of_reference, of_sse2, of_avx2, of_avx512);
 }
 
 Probe probe(const char* name) {

@@ -30,6 +30,7 @@ template <class F>
 Image<F> reference_image();
 Integer reference_integer();
 Stages reference_stages();
+Analog reference_analog();
 Probe cuda_probe();  // null in a build without CUDA
 
 namespace sse2 {
@@ -46,6 +47,7 @@ Optim<float> optim();
 Image<float> image();
 Integer integer();
 Stages stages();
+Analog analog();
 double multiply_adds(size_t rounds, float* sink);
 }  // namespace sse2
 
@@ -63,6 +65,7 @@ Optim<float> optim();
 Image<float> image();
 Integer integer();
 Stages stages();
+Analog analog();
 double multiply_adds(size_t rounds, float* sink);
 }  // namespace avx2
 
@@ -80,6 +83,7 @@ Optim<float> optim();
 Image<float> image();
 Integer integer();
 Stages stages();
+Analog analog();
 double multiply_adds(size_t rounds, float* sink);
 }  // namespace avx512
 

@@ -1,5 +1,6 @@
-// The packed matrix product that gemm_simd and conv_simd share (Goto & van de Geijn, 2008): tiles
-// of c held in registers, blocks of a packed to fit the second-level cache, panels of b the first.
+// The packed matrix product that gemm_simd, conv_simd and analog_simd share (Goto & van de Geijn,
+// 2008): tiles of c held in registers, blocks of a packed to fit the second-level cache, panels of
+// b the first.
 //
 // Every element of c is the same chain of operations whatever the tile, block or thread it falls
 // into: an fma per k in order within a block of k, blocks added in order. Only product_blocks(k),
@@ -83,9 +84,9 @@ __attribute__((always_inline)) static inline void unroll(Body&& body) {
     }
 }
 
-// A cache line of the next panel is fetched every so many steps of k: a block of rows has tiles
-// enough to fetch all of it.
-static constexpr size_t ahead_steps = 8;
+// Cache lines of the next panel are fetched every so many steps of k, the panel's lines shared out
+// over a block's tiles.
+static constexpr size_t ahead_steps = 8, ahead_lines = ahead_steps * tile_cols / 16;
 
 // What a tile is multiplied from and added to. c points to the rows' starts; col is its first
 // column, cols how many are written.
@@ -97,8 +98,16 @@ struct Tile {
     size_t col, cols;
     const float* bias;  // null, or added at `col`
     bool accumulate;
-    const float* next;  // fetched ahead: this tile's share of the panel of b that comes next
+    const float* next;        // fetched ahead: this tile's share of the panel of b that comes next,
+    size_t next_lines;        // so many cache lines every ahead_steps of k
+    const float* const* add;  // null, or added as c points to rows
+    bool relu;                // at last: what is <= 0 becomes 0
 };
+
+// NaN stays NaN.
+static inline Vec not_negative(Vec x) {
+    return select(x <= broadcast(0), broadcast(0), x);
+}
 
 template <size_t R, size_t V, bool transposed>
 static void multiply_tile(const Tile& t) {
@@ -133,8 +142,7 @@ static void multiply_tile(const Tile& t) {
     // for it would cost a first tile as much as its products.
     const float* next = t.next;
     for (; p >= ahead_steps; p -= ahead_steps) {
-        prefetch(next);
-        next += 16;
+        for (size_t i = 0; i < t.next_lines; ++i, next += 16) prefetch(next);
         for (size_t i = 0; i < ahead_steps; ++i) step();
     }
     for (; p > 0; --p) step();
@@ -148,6 +156,8 @@ static void multiply_tile(const Tile& t) {
                 Vec s = sum[r.value * V + v.value];
                 if (t.bias != nullptr) s = s + bias;
                 if (t.accumulate) s = s + load(c);
+                if (t.add != nullptr) s = s + load(t.add[r.value] + col);
+                if (t.relu) s = not_negative(s);
                 store(c, s);
             });
         } else {
@@ -157,6 +167,8 @@ static void multiply_tile(const Tile& t) {
                 Vec s = sum[r.value * V + v.value];
                 if (t.bias != nullptr) s = s + bias;
                 if (t.accumulate) s = s + load_partial(c, tail);
+                if (t.add != nullptr) s = s + load_partial(t.add[r.value] + col, tail);
+                if (t.relu) s = not_negative(s);
                 store_partial(c, s, tail);
             });
         }
@@ -224,8 +236,8 @@ static void pack_rows(const float* src, size_t stride, size_t rows, size_t cols,
 }
 
 // The same of a transposed src, whose row j is column j, into rows [at, at + rows) of the panels.
-static void pack_columns(const float* src, size_t stride, size_t rows, size_t cols, size_t kc,
-                         size_t at, float* dst) {
+static inline void pack_columns(const float* src, size_t stride, size_t rows, size_t cols,
+                                size_t kc, size_t at, float* dst) {
     for (size_t first = 0; first < cols; first += tile_cols) {
         const size_t width = panel_width(cols, first), count = smaller(width, cols - first);
         const float* from = src + first * stride;
@@ -256,12 +268,17 @@ static void pack_columns(const float* src, size_t stride, size_t rows, size_t co
 // product
 
 // One block of a times columns [j0, j1) of b, all of c's rows i at c[i]. packed: b's block of k in
-// panels; direct: b itself, rows direct_stride apart, for whole panels when it is not null.
+// panels; direct: b itself, rows direct_stride apart, for whole panels when it is not null. after:
+// the panel that is read after this block's last, when not null. add and relu: see Tile.
 template <bool transposed>
 static void multiply_block(const float* a, size_t rows, size_t kc, const float* packed,
                            const float* direct, size_t direct_stride, size_t n, size_t j0,
-                           size_t j1, float* const* c, const float* bias, bool accumulate) {
+                           size_t j1, float* const* c, const float* bias, bool accumulate,
+                           const float* after = nullptr, const float* const* add = nullptr,
+                           bool relu = false) {
     const size_t step = rows_per_tile(rows);
+    const size_t lines = divide_up(ahead_lines, divide_up(rows, step));
+    if (after == nullptr) after = packed + j0 * kc;
     for (size_t j = j0; j < j1; j += tile_cols) {
         Tile t = {.a = a,
                   .b = packed + j * kc,
@@ -272,7 +289,10 @@ static void multiply_block(const float* a, size_t rows, size_t kc, const float* 
                   .cols = smaller(tile_cols, n - j),
                   .bias = bias,
                   .accumulate = accumulate,
-                  .next = packed + (j + tile_cols < j1 ? j + tile_cols : j0) * kc};
+                  .next = j + tile_cols < j1 ? packed + (j + tile_cols) * kc : after,
+                  .next_lines = lines,
+                  .add = add,
+                  .relu = relu};
         if (direct != nullptr && t.cols == tile_cols) {
             t.b = direct + j;
             t.b_stride = direct_stride;
@@ -282,11 +302,12 @@ static void multiply_block(const float* a, size_t rows, size_t kc, const float* 
         for (size_t i = 0; i < rows; i += step) {
             t.a = transposed ? a + i / step * kc * lanes : a + i * row_stride;
             t.c = c + i;
+            t.add = add != nullptr ? add + i : nullptr;
             if (i + step <= rows)
                 full(t);
             else
                 tile_kernel<transposed>(rows - i, vectors)(t);
-            t.next += kc / ahead_steps * 16;
+            t.next += kc / ahead_steps * lines * 16;
         }
     }
 }
@@ -302,24 +323,17 @@ static inline size_t product_scratch(size_t n, size_t k, int threads) {
                             size_t(threads) * (block_floats + spread_floats));
 }
 
-// c [m, n] = a b (+ bias) (+ c). gather_a: see pack_a. pack_b(p0, p1, j0, j1, dst) writes rows
-// [p0, p1), columns [j0, j1) of b into panels p1 - p0 high. row(i) is where row i of c starts.
-// Where direct_b is not null, b lies there as it is and its whole panels are used unpacked.
-template <bool transposed, class Gather, class PackB, class Row>
-static void product(Queue& q, size_t m, size_t n, size_t k, const Gather& gather_a,
-                    const PackB& pack_b, const float* direct_b, size_t direct_stride,
-                    const float* bias, bool accumulate, const Row& row) {
-    if (m == 0 || n == 0) return;
+// b in panels, in the blocks of k that products use: block p0 at p0 * round_up(n, lanes) floats.
+// pack_b(p0, p1, j0, j1, dst) writes rows [p0, p1), columns [j0, j1) of b into panels p1 - p0 high.
+// Columns below direct_cols are left out.
+template <class PackB>
+static void pack_product(int threads, size_t n, size_t k, size_t direct_cols, const PackB& pack_b,
+                         float* packed) {
     const size_t blocks = product_blocks(k), length = product_block_length(k);
-    const size_t width = round_up(n, lanes), panels = divide_up(n, tile_cols);
-    const size_t parts = product_parts(q.threads, m, n, k);
-    float* packed = reinterpret_cast<float*>(q.scratch);
-    float* own = packed + round_up(k * width, 16);
-
-    // Packed in units of several panels, whose rows are read along; direct panels are left out.
+    const size_t width = round_up(n, lanes);
+    // Packed in units of several panels, whose rows are read along.
     const size_t unit = 8 * tile_cols, units = divide_up(n, unit);
-    const size_t direct_cols = direct_b != nullptr ? n / tile_cols * tile_cols : 0;
-    parallel_for(int(parts), blocks * units, 1, [&](size_t begin, size_t end) {
+    parallel_for(threads, blocks * units, 1, [&](size_t begin, size_t end) {
         for (size_t u = begin; u < end; ++u) {
             const size_t p0 = u / units * length, p1 = smaller(k, p0 + length);
             const size_t j = u % units * unit, j1 = smaller(n, j + unit);
@@ -327,36 +341,91 @@ static void product(Queue& q, size_t m, size_t n, size_t k, const Gather& gather
             if (p0 < p1 && j0 < j1) pack_b(p0, p1, j0, j1, packed + p0 * width + j0 * (p1 - p0));
         }
     });
+}
 
-    // Blocks of rows, as even as possible over the threads; too few rows: columns are split too.
-    size_t row_blocks = divide_up(m, block_rows), col_blocks = 1;
+// What a product multiplies, and where its rows go: c [m, n] = relu(a b (+ bias) (+ c) (+ add)).
+// row(i) is where row i of c starts, add + (row(i) - row(0)) that of add. Where direct is not null,
+// b lies there as it is, rows direct_stride apart, and its whole panels are used unpacked.
+template <class Gather, class Row>
+struct Product {
+    size_t m, n, k;
+    const Gather& gather_a;  // see pack_a
+    const Row& row;
+    const float* packed;
+    const float* direct = nullptr;
+    size_t direct_stride = 0;
+    const float* bias = nullptr;
+    bool accumulate = false;
+    const float* add = nullptr;
+    bool relu = false;
+};
+
+// Parts [first, last) of `parts`. own: block_floats, and spread_floats behind them when transposed.
+template <bool transposed, class Gather, class Row>
+static void multiply_share(const Product<Gather, Row>& x, size_t first, size_t last, size_t parts,
+                           float* own) {
+    const size_t blocks = product_blocks(x.k), length = product_block_length(x.k);
+    const size_t width = round_up(x.n, lanes), panels = divide_up(x.n, tile_cols);
+    // Blocks of rows, as even as possible over the parts; too few rows: columns are split too.
+    size_t row_blocks = divide_up(x.m, block_rows), col_blocks = 1;
     if (row_blocks % parts != 0 && row_blocks < 8 * parts) {
-        if (m >= parts * tile_rows * 4)
+        if (x.m >= parts * tile_rows * 4)
             row_blocks = round_up(row_blocks, parts);
         else
             col_blocks = smaller(parts, panels);
     }
-    const size_t tiles = divide_up(m, tile_rows);
-    const size_t tasks = row_blocks * col_blocks;
-    parallel_for(int(parts), parts, 1, [&](size_t first, size_t last) {
-        float* c[block_rows];
-        float* block = own + first * (block_floats + spread_floats);
-        for (size_t task = tasks * first / parts; task < tasks * last / parts; ++task) {
-            const size_t block_at = task / col_blocks, chunk = task % col_blocks;
-            const size_t i0 = tiles * block_at / row_blocks * tile_rows;
-            const size_t i1 = smaller(m, tiles * (block_at + 1) / row_blocks * tile_rows);
-            const size_t j0 = panels * chunk / col_blocks * tile_cols;
-            const size_t j1 = smaller(n, panels * (chunk + 1) / col_blocks * tile_cols);
-            for (size_t i = i0; i < i1; ++i) c[i - i0] = row(i);
-            for (size_t b = 0; b < blocks; ++b) {
-                const size_t p0 = b * length, p1 = smaller(k, p0 + length);
-                pack_a<transposed>(gather_a, i0, i1, p0, p1, block + block_floats, block);
-                multiply_block<transposed>(
-                    block, i1 - i0, p1 - p0, packed + p0 * width,
-                    direct_b != nullptr ? direct_b + p0 * direct_stride : nullptr, direct_stride, n,
-                    j0, j1, c, b == 0 ? bias : nullptr, accumulate || b > 0);
-            }
+    const size_t tiles = divide_up(x.m, tile_rows), tasks = row_blocks * col_blocks;
+    float* c[block_rows];
+    const float* add[block_rows];
+    for (size_t task = tasks * first / parts; task < tasks * last / parts; ++task) {
+        const size_t block_at = task / col_blocks, chunk = task % col_blocks;
+        const size_t i0 = tiles * block_at / row_blocks * tile_rows;
+        const size_t i1 = smaller(x.m, tiles * (block_at + 1) / row_blocks * tile_rows);
+        const size_t j0 = panels * chunk / col_blocks * tile_cols;
+        const size_t j1 = smaller(x.n, panels * (chunk + 1) / col_blocks * tile_cols);
+        for (size_t i = i0; i < i1; ++i) {
+            c[i - i0] = x.row(i);
+            if (x.add != nullptr) add[i - i0] = x.add + (c[i - i0] - x.row(0));
         }
+        for (size_t b = 0; b < blocks; ++b) {
+            const size_t p0 = b * length, p1 = smaller(x.k, p0 + length);
+            const size_t after =
+                p1 < x.k ? p1 * width + j0 * smaller(length, x.k - p1) : j0 * smaller(length, x.k);
+            const bool ends = b + 1 == blocks;
+            pack_a<transposed>(x.gather_a, i0, i1, p0, p1, own + block_floats, own);
+            multiply_block<transposed>(
+                own, i1 - i0, p1 - p0, x.packed + p0 * width,
+                x.direct != nullptr ? x.direct + p0 * x.direct_stride : nullptr, x.direct_stride,
+                x.n, j0, j1, c, b == 0 ? x.bias : nullptr, x.accumulate || b > 0, x.packed + after,
+                ends && x.add != nullptr ? add : nullptr, ends && x.relu);
+        }
+    }
+}
+
+// c [m, n] = a b (+ bias) (+ c), b packed first: see pack_product and Product.
+template <bool transposed, class Gather, class PackB, class Row>
+static void product(Queue& q, size_t m, size_t n, size_t k, const Gather& gather_a,
+                    const PackB& pack_b, const float* direct_b, size_t direct_stride,
+                    const float* bias, bool accumulate, const Row& row) {
+    if (m == 0 || n == 0) return;
+    const size_t parts = product_parts(q.threads, m, n, k);
+    float* packed = reinterpret_cast<float*>(q.scratch);
+    float* own = packed + round_up(k * round_up(n, lanes), 16);
+    pack_product(int(parts), n, k, direct_b != nullptr ? n / tile_cols * tile_cols : 0, pack_b,
+                 packed);
+    const Product<Gather, Row> x = {.m = m,
+                                    .n = n,
+                                    .k = k,
+                                    .gather_a = gather_a,
+                                    .row = row,
+                                    .packed = packed,
+                                    .direct = direct_b,
+                                    .direct_stride = direct_stride,
+                                    .bias = bias,
+                                    .accumulate = accumulate};
+    parallel_for(int(parts), parts, 1, [&](size_t first, size_t last) {
+        multiply_share<transposed>(x, first, last, parts,
+                                   own + first * (block_floats + spread_floats));
     });
 }
 

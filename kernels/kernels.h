@@ -420,6 +420,37 @@ struct Stages {
 };
 
 // ----------------------------------------------------------------------------------------------
+// analog A compiled analog network's convolutions (neurons/analog), weights packed or transformed
+// once; a linear layer is a 1x1 convolution of single pixels. Not in Table: CPU and float only. A
+// call does one part's share and starts no threads; parts and other images change no bit.
+
+// direct: any shape. winograd2, winograd4: F(2x2, 3x3) and F(4x4, 3x3) (Lavin & Gray, 2016) where
+// fits_winograd: 2.25 and 4 times fewer products, rounded more coarsely.
+enum class ConvMethod : int { direct, winograd2, winograd4 };
+
+constexpr bool fits_winograd(const ConvShape& s) {
+    return s.kh == 3 && s.kw == 3 && s.stride_h == 1 && s.stride_w == 1 && s.dilation_h == 1 &&
+           s.dilation_w == 1 && s.groups == 1;
+}
+
+struct ConvEnd {                  // y = relu(sum + bias + add)
+    const float* bias = nullptr;  // [cout] or null
+    const float* add = nullptr;   // like y, or null; may not be y
+    bool relu = false;            // y <= 0 becomes 0
+};
+
+// Bound: direct as Conv::forward with one term more. Winograd, with transforms B, G, A: (cin + 24)
+// eps |A|'(sum over cin of |G||w||G|' . |B|'|x||B|)|A|. The reference sums in double always.
+struct Analog {
+    size_t (*packed_floats)(ConvMethod, const ConvShape&);  // of the weights; any n
+    void (*pack)(ConvMethod, const float* w, float* packed, const ConvShape&);
+    // Bytes, 64-byte aligned, of each part's own; most for the most n.
+    size_t (*scratch)(ConvMethod, const ConvShape&);
+    void (*conv)(ConvMethod, const float* x, const float* packed, const ConvEnd&, float* y,
+                 const ConvShape&, char* scratch, size_t part, size_t parts);
+};
+
+// ----------------------------------------------------------------------------------------------
 // tables
 template <class F>
 struct Table {
@@ -457,6 +488,7 @@ const char* why_unusable(const char* name);  // a static sentence; null when usa
 
 // The stages of a CPU table of this name; null where find() gives none, or one of CUDA.
 const Stages* stages(const char* name);
+const Analog* analog(const char* name);  // likewise
 
 // Multiply-adds on registers alone, to measure a machine's peak: does `rounds` rounds of them on
 // the factor *sink (0..1), writes a result that depends on all of them to *sink, and returns how
