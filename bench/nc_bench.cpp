@@ -28,7 +28,7 @@ struct Settings {
     std::string command;
     std::string model;
     std::vector<size_t> batches = {1};
-    std::vector<std::string> modes = {"auto"};
+    std::vector<std::string> modes = {"auto"}, convs = {"auto"};
     size_t latency_runs = 0;
     bool layers = false;
     std::string dump;
@@ -178,15 +178,95 @@ RuntimePath path_named(const std::string& mode) {
                              : RuntimePath::automatic;
 }
 
-// Every table, number of steps, batch, number of threads and mode.
-int run_infer(const Settings& s) {
+std::vector<const bench::Table*> chosen_cpu_tables(const Settings& s) {
     const auto tables = chosen_tables(s);
     for (const bench::Table* table : tables)
         if (table->cuda)
             throw Error(std::string("[nc_bench] --table ") + table->name +
                         ": the inference runtime is the CPU's");
+    return tables;
+}
+
+// As JSON where it is asked for, each row with what else is known of it.
+void print_rows(const Settings& s, const std::vector<Row>& rows, const Machine& machine,
+                const Json& extra) {
+    Json json = bench::to_json(rows, machine, s.command);
+    for (size_t i = 0; i < rows.size(); ++i) json["benchmarks"][i].update(extra[i]);
+    if (s.common.json && s.common.json_file.empty()) fmt::print("{}\n", json.dump(2));
+    if (s.common.json && !s.common.json_file.empty()) write_json(s.common.json_file, json);
+}
+
+ConvChoice conv_named(const std::string& name) {
+    for (const ConvChoice conv : {ConvChoice::direct, ConvChoice::winograd2, ConvChoice::winograd4})
+        if (name == bench::conv_name(conv)) return conv;
+    return ConvChoice::automatic;
+}
+
+// Every table, batch, number of threads and method.
+int run_ann(const Settings& s) {
+    const auto tables = chosen_cpu_tables(s);
+    const Model model = load_model(s.model);
+    if (is_spiking(model.graph))
+        throw Error("[nc_bench] " + s.model + " is a spiking network", ErrorKind::usage,
+                    "nc_bench infer measures those");
+    prepare(s);
+    const bool text = !s.common.json || !s.common.json_file.empty();
+    Machine machine;
+    std::vector<Row> rows;
+    Json extra = Json::array();
+    std::string source;
+    if (text) fmt::print("{}\n", bench::row_header());
+    for (const size_t batch : s.batches) {
+        const bench::Samples samples = bench::samples_for(model, s.common.data, 1, batch);
+        source = samples.source;
+        for (const auto* table : tables)
+            for (const int n : chosen_threads(s))
+                for (const std::string& conv : s.convs) {
+                    const auto row =
+                        bench::measure_ann(machine, model, s.model, samples,
+                                           {table, batch, size_t(n), conv_named(conv)}, s.seconds);
+                    rows.push_back(row.row);
+                    if (!s.dump.empty()) {
+                        save_npy(s.dump + "/input.npy", samples.x);
+                        save_npy(s.dump + "/logits.npy", row.logits);
+                    }
+                    Json more = {{"reproduce", row.again},
+                                 {"samples", source},
+                                 {"largest_difference", row.far},
+                                 {"layers", Json::array()}};
+                    if (text) fmt::print("{}\n    {}\n", bench::row_text(row.row), row.again);
+                    for (const AnalogLayer& layer : row.layers) {
+                        const char* method = bench::method_name(layer.method);
+                        more["layers"].push_back({{"name", layer.name},
+                                                  {"method", method},
+                                                  {"weight_bytes", layer.weight_bytes}});
+                        if (text && s.layers)
+                            fmt::print("    {:<24} {:<9} {:>8.1f} MFLOP, {:>7.2f} MB of weights\n",
+                                       layer.name, method, layer.operations * 1e-6,
+                                       double(layer.weight_bytes) * 1e-6);
+                    }
+                    if (text)
+                        fmt::print("    logits within {:.1e} of the largest of the interpreter's\n",
+                                   row.far);
+                    extra.push_back(more);
+                    std::fflush(stdout);
+                }
+    }
+    if (text)
+        fmt::print(
+            "{}; floor %: the sums' products at the FMA peak, though Winograd does fewer, or the "
+            "weights read once, over the minimum\n",
+            source);
+    print_rows(s, rows, machine, extra);
+    return program::success;
+}
+
+// Every table, number of steps, batch, number of threads and mode.
+int run_infer(const Settings& s) {
+    const auto tables = chosen_cpu_tables(s);
     const auto threads = chosen_threads(s);
     const Model model = load_model(s.model);
+    if (!is_spiking(model.graph)) return run_ann(s);
     prepare(s);
     const bool text = !s.common.json || !s.common.json_file.empty();
     Machine machine;
@@ -249,10 +329,7 @@ int run_infer(const Settings& s) {
             "{}; floor %: the operations that events cause at the FMA peak, or the weights "
             "read once, over the minimum\n",
             source);
-    Json json = bench::to_json(rows, machine, s.command);
-    for (size_t i = 0; i < rows.size(); ++i) json["benchmarks"][i].update(extra[i]);
-    if (s.common.json && s.common.json_file.empty()) fmt::print("{}\n", json.dump(2));
-    if (s.common.json && !s.common.json_file.empty()) write_json(s.common.json_file, json);
+    print_rows(s, rows, machine, extra);
     return program::success;
 }
 
@@ -320,6 +397,7 @@ int main(int argc, char** argv) {
         "  nc_bench kernels --table avx2,reference --filter spike\n"
         "  nc_bench kernels --filter 'gemm|conv.*resnet18' --threads 1,2 --json now.json\n"
         "  nc_bench infer snn.safetensors --T 4,16 --batch 1,32 --threads 1,2 --mode dense,event\n"
+        "  nc_bench ann ann.safetensors --batch 1,32 --conv direct,auto\n"
         "  nc_bench bptt --neuron if --T 4,16 --elements 8388608\n"
         "  nc_bench compare before.json now.json --max-ratio 1.1\n"
         "Exit codes: 0 success, 1 compare found a slower row, 2 bad usage.");
@@ -353,10 +431,11 @@ int main(int argc, char** argv) {
 
     CLI::App* infer = app.add_subcommand(
         "infer",
-        "a spiking network through the inference runtime, checked against the interpreter first");
-    infer->add_option("model", s.model, "of nc_convert or nc_train --neuron")
+        "a network through the inference runtime, checked against the interpreter first; an analog "
+        "one as by ann");
+    infer->add_option("model", s.model, "of nc_convert or nc_train")
         ->required()
-        ->type_name("SNN.safetensors");
+        ->type_name("MODEL.safetensors");
     infer->add_option("--T", s.steps, "time steps, a list")
         ->delimiter(',')
         ->capture_default_str()
@@ -379,6 +458,26 @@ int main(int argc, char** argv) {
     infer->add_option("--data", s.common.data, "folder of the data sets (default: NC_DATA)");
     add_measuring_options(*infer, s);
 
+    CLI::App* ann = app.add_subcommand("ann",
+                                       "an analog network through its inference runtime, checked "
+                                       "against the interpreter first");
+    ann->add_option("model", s.model, "of nc_train")->required()->type_name("ANN.safetensors");
+    ann->add_option("--batch", s.batches, "samples at once, a list")
+        ->delimiter(',')
+        ->capture_default_str()
+        ->check(CLI::Range(size_t(1), size_t(1) << 16));
+    ann->add_option("--conv", s.convs,
+                    "how 3x3 convolutions multiply, a list: auto, direct, winograd2, winograd4")
+        ->delimiter(',')
+        ->capture_default_str()
+        ->check(CLI::IsMember({"auto", "direct", "winograd2", "winograd4"}));
+    ann->add_flag("--layers", s.layers, "each layer's method and weights");
+    ann->add_option("--dump", s.dump,
+                    "write the last row's input.npy and logits.npy into this folder")
+        ->type_name("DIR");
+    ann->add_option("--data", s.common.data, "folder of the data sets (default: NC_DATA)");
+    add_measuring_options(*ann, s);
+
     CLI::App* comparing = app.add_subcommand(
         "compare", "the rows two results share; exit 1 when one is slower in the second");
     comparing->add_option("a", s.compare_a, "before")->required()->type_name("A.json");
@@ -393,6 +492,7 @@ int main(int argc, char** argv) {
         if (kernels->parsed()) return run_kernels(s);
         if (bptt->parsed()) return run_bptt(s);
         if (infer->parsed()) return run_infer(s);
+        if (ann->parsed()) return run_ann(s);
         return run_compare(s);
     });
 }

@@ -68,6 +68,17 @@ const char* path_name(RuntimePath path) {
     return path == RuntimePath::dense ? "dense" : "event";
 }
 
+const char* conv_name(ConvChoice conv) {
+    if (conv == ConvChoice::automatic) return "auto";
+    if (conv == ConvChoice::direct) return "direct";
+    return conv == ConvChoice::winograd2 ? "winograd2" : "winograd4";
+}
+
+const char* method_name(kernels::ConvMethod method) {
+    if (method == kernels::ConvMethod::direct) return "direct";
+    return method == kernels::ConvMethod::winograd2 ? "winograd2" : "winograd4";
+}
+
 Samples samples_for(const Model& model, const std::string& data_root, size_t T, size_t N) {
     Samples out;
     out.N = N;
@@ -135,6 +146,48 @@ InferRow measure_inference(Machine& machine, const Model& model, const std::stri
     out.row = make_row(machine, name, compute, operations, bytes, timing);
     out.again = fmt::format("nc_bench infer {} --T {} --batch {} --threads {} --mode {} --table {}",
                             path, c.T, c.N, c.threads, path_name(c.path), c.table->name);
+    return out;
+}
+
+AnnRow measure_ann(Machine& machine, const Model& model, const std::string& path, const Samples& s,
+                   const AnnCase& c, double seconds) {
+    AnalogRuntime runtime(model.graph, {c.threads, c.N, c.conv, c.table});
+    const size_t K = runtime.outputs(), checked = std::min(c.N, checked_samples);
+    std::vector<float> logits(c.N * K);
+    const float* x = s.x.data<float>();
+    runtime.run(x, c.N, logits.data());
+    Compute compute(*c.table, int(c.threads));
+    const Tensor want =
+        mean_logits(compute, nullptr, forward(compute, model.graph, {}, s.x.slice(0, checked), {}))
+            .value;
+    AnnRow out;
+    double largest = 0;
+    for (size_t i = 0; i < checked * K; ++i) {
+        const double logit = double(want.data<float>()[i]);
+        largest = std::max(largest, std::fabs(logit));
+        out.far = std::max(out.far, std::fabs(logit - double(logits[i])));
+    }
+    out.far /= largest > 0 ? largest : 1;
+    if (!(out.far <= 1e-4))
+        throw Error(
+            fmt::format("[bench] the runtime's logits on table {}, conv {}, are {} of the "
+                        "largest from the interpreter's",
+                        c.table->name, conv_name(c.conv), out.far));
+    const Timing timing = time_runs(seconds, compute, [&] { runtime.run(x, c.N, logits.data()); });
+    out.layers = runtime.layers();
+    out.logits = Tensor::from(logits, {c.N, K});
+    double operations = 0, bytes = double(s.x.bytes());
+    for (const AnalogLayer& layer : out.layers) {
+        operations += layer.operations * double(c.N);
+        bytes += double(layer.weight_bytes);
+    }
+    const std::string stem = path.substr(path.find_last_of('/') + 1);
+    out.row = make_row(
+        machine,
+        fmt::format("ann/{}/batch{}/{}", stem.substr(0, stem.find('.')), c.N, conv_name(c.conv)),
+        compute, operations, bytes, timing);
+    out.again = fmt::format("nc_bench ann {} --batch {} --threads {} --conv {} --table {}", path,
+                            c.N, c.threads, conv_name(c.conv), c.table->name);
     return out;
 }
 

@@ -1,10 +1,11 @@
-// What nc_bench infer measures: a trained network through the inference runtime, at the firing
-// rates that real samples cause.
+// What nc_bench infer and ann measure: a trained network through the inference runtime, a spiking
+// one at the firing rates that real samples cause.
 #pragma once
 
 #include "bench/bench.h"
 #include "engine/tensor.h"
 #include "io/model.h"
+#include "neurons/analog.h"
 #include "neurons/runtime.h"
 
 namespace nc::bench {
@@ -42,6 +43,25 @@ struct InferRow {
 InferRow measure_inference(Machine&, const Model&, const std::string& path, const Samples&,
                            const InferCase&, double seconds);
 
+// An analog network through its runtime.
+struct AnnCase {
+    const kernels::Table<float>* table;
+    size_t N, threads;
+    ConvChoice conv;
+};
+struct AnnRow {
+    Row row;
+    std::vector<AnalogLayer> layers;
+    Tensor logits;      // [N, K]
+    double far = 0;     // from the interpreter's logits, at most, over the largest of them
+    std::string again;  // the command for this row alone
+};
+// Error when logits of the first few samples are further than 1e-4 of the largest from the
+// interpreter's. The floor: the products of every sum as it is defined, so that Winograd may come
+// out above 100 %, or all weights read once.
+AnnRow measure_ann(Machine&, const Model&, const std::string& path, const Samples&, const AnnCase&,
+                   double seconds);
+
 // Latencies of single runs through nc.h, in seconds.
 struct Latency {
     size_t runs = 0;
@@ -51,5 +71,7 @@ struct Latency {
 Latency measure_latency(const std::string& path, const Samples&, const InferCase&, size_t runs);
 
 const char* path_name(RuntimePath);  // auto, dense, event
+const char* conv_name(ConvChoice);   // auto, direct, winograd2, winograd4
+const char* method_name(kernels::ConvMethod);
 
 }  // namespace nc::bench

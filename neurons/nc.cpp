@@ -8,17 +8,21 @@
 #include <mutex>
 #include <new>
 #include <string>
+#include <variant>
 
 #include "io/model.h"
+#include "neurons/analog.h"
 #include "neurons/runtime.h"
 
 namespace {
 
+using nc::AnalogRuntime;
 using nc::Runtime;
 
 struct Loaded {
-    Runtime runtime;
+    std::variant<Runtime, AnalogRuntime> runtime;
     nc_info info;
+    Runtime* spiking() { return std::get_if<Runtime>(&runtime); }
 };
 
 // A handle is a slot's number and its generation, which grows when the slot is freed: an old handle
@@ -107,9 +111,11 @@ nc_status load(const nc::Model& model, const nc_options* given, nc_model* out) {
     const nc_options o = given != nullptr ? *given : nc_options{};
     if (o.path > NC_EVENT) return say(NC_BAD_ARGUMENT, "[nc] options: unknown path");
     if (o.threads > 256) return say(NC_BAD_ARGUMENT, "[nc] options: more than 256 threads");
+    if (o.batch > 65536) return say(NC_BAD_ARGUMENT, "[nc] options: a batch of more than 65536");
     if (!(o.exit_margin >= 0)) return say(NC_BAD_ARGUMENT, "[nc] options: exit_margin is below 0");
+    const size_t threads = o.threads > 0 ? o.threads : 1;
     nc::RuntimeOptions options;
-    options.threads = o.threads > 0 ? o.threads : 1;
+    options.threads = threads;
     if (model.info.T > 0) options.T = size_t(model.info.T);
     if (o.steps > 0) options.T = o.steps;
     options.temporal = !model.info.framing.empty();
@@ -117,18 +123,27 @@ nc_status load(const nc::Model& model, const nc_options* given, nc_model* out) {
                    : o.path == NC_EVENT ? nc::RuntimePath::event
                                         : nc::RuntimePath::automatic;
     options.exit_margin = double(o.exit_margin);
-    auto loaded = std::make_unique<Loaded>(Loaded{Runtime(model.graph, options), {}});
-    const nc::Shape& sample = loaded->runtime.sample();
+    const bool spiking = nc::is_spiking(model.graph);
+    const auto compile = [&]() -> std::variant<Runtime, AnalogRuntime> {
+        if (spiking) return Runtime(model.graph, options);
+        return AnalogRuntime(model.graph, {.threads = threads, .batch = o.batch > 0 ? o.batch : 1});
+    };
+    auto loaded = std::make_unique<Loaded>(Loaded{compile(), {}});
     nc_info& info = loaded->info;
-    info.input_size = sample.elements();
-    info.height = sample.rank() == 3 ? sample[0] : 1;
-    info.width = sample.rank() == 3 ? sample[1] : 1;
-    info.channels = sample.back();
-    info.outputs = loaded->runtime.outputs();
-    info.steps = size_t(model.info.T > 0 ? model.info.T : 0);
-    info.temporal = options.temporal;
-    info.memory_bytes = loaded->runtime.memory_bytes();
-    std::snprintf(info.table, sizeof info.table, "%s", loaded->runtime.table().name);
+    std::visit(
+        [&](const auto& runtime) {
+            const nc::Shape& sample = runtime.sample();
+            info.input_size = sample.elements();
+            info.height = sample.rank() == 3 ? sample[0] : 1;
+            info.width = sample.rank() == 3 ? sample[1] : 1;
+            info.channels = sample.back();
+            info.outputs = runtime.outputs();
+            info.memory_bytes = runtime.memory_bytes();
+            std::snprintf(info.table, sizeof info.table, "%s", runtime.table().name);
+        },
+        loaded->runtime);
+    info.steps = size_t(spiking && model.info.T > 0 ? model.info.T : 0);
+    info.temporal = spiking && options.temporal;
 
     const std::lock_guard lock(slots_mutex);
     for (size_t i = 0; i < most_models; ++i) {
@@ -205,7 +220,9 @@ nc_status nc_run(nc_model model, const float* input, size_t input_count, size_t 
         Loaded& m = use.model();
         if (samples == 0 || steps == 0)
             return say(NC_BAD_ARGUMENT, "[nc] run: no samples, or no steps");
-        const bool frames = product_is(samples, steps, m.info.input_size, input_count);
+        Runtime* spiking = m.spiking();
+        const bool frames =
+            spiking != nullptr && product_is(samples, steps, m.info.input_size, input_count);
         if (!frames && !product_is(samples, 1, m.info.input_size, input_count))
             return say(
                 NC_BAD_ARGUMENT,
@@ -216,7 +233,10 @@ nc_status nc_run(nc_model model, const float* input, size_t input_count, size_t 
         if (!product_is(samples, 1, m.info.outputs, logits_count))
             return say(NC_BAD_ARGUMENT,
                        counts("logits", logits_count, samples * m.info.outputs).c_str());
-        m.runtime.run(input, frames && (steps > 1 || m.info.temporal), steps, samples, logits);
+        if (spiking != nullptr)
+            spiking->run(input, frames && (steps > 1 || m.info.temporal), steps, samples, logits);
+        else
+            std::get<AnalogRuntime>(m.runtime).run(input, samples, logits);
         return NC_OK;
     });
 }
@@ -228,21 +248,24 @@ nc_status nc_step(nc_model model, const float* frame, size_t frame_count, float*
     if (use.status() != NC_OK) return use.status();
     return guarded([&] {
         Loaded& m = use.model();
+        Runtime* spiking = m.spiking();
+        if (spiking == nullptr)
+            return say(NC_BAD_ARGUMENT, "[nc] step: an analog network has no steps");
         if (frame != nullptr && frame_count != m.info.input_size)
             return say(NC_BAD_ARGUMENT,
                        counts("the frame", frame_count, m.info.input_size).c_str());
         if (logits_count != m.info.outputs)
             return say(NC_BAD_ARGUMENT, counts("logits", logits_count, m.info.outputs).c_str());
-        if (frame == nullptr && m.runtime.steps_done() == 0)
+        if (frame == nullptr && spiking->steps_done() == 0)
             return say(NC_BAD_ARGUMENT, "[nc] the first step of a sample needs a frame");
-        m.runtime.step(frame, nullptr, logits);
+        spiking->step(frame, nullptr, logits);
         return NC_OK;
     });
 }
 
 nc_status nc_reset(nc_model model) {
     const Use use(model);
-    if (use.status() == NC_OK) use.model().runtime.reset();
+    if (use.status() == NC_OK && use.model().spiking() != nullptr) use.model().spiking()->reset();
     return use.status();
 }
 

@@ -33,19 +33,20 @@ typedef uint64_t nc_model; // a handle; 0 is never one
 
 typedef enum nc_path { NC_AUTOMATIC = 0, NC_DENSE = 1, NC_EVENT = 2 } nc_path;
 
-// All zeros: one thread, the model's own T, automatic, no early exit.
+// All zeros: one thread, the model's own T, automatic, no early exit, single samples.
 typedef struct nc_options {
     uint32_t threads;  // that share a sample, or a batch
     uint32_t steps;    // T of most runs
     uint32_t path;     // nc_path: how weight layers add
     float exit_margin; // above 0: a run ends once the largest mean logit leads by this much
+    uint32_t batch;    // samples of most runs: an analog network's layers are chosen for it
 } nc_options;
 
 typedef struct nc_info {
     size_t input_size;              // values of one sample or frame: height * width * channels
     size_t height, width, channels; // height = width = 1 for vectors; values lie H, W, C
     size_t outputs;                 // logits of a sample
-    size_t steps;                   // the model's T; 0: none is stored
+    size_t steps;                   // the model's T; 0: none is stored, or the network is analog
     int temporal;                   // made for recordings, a frame a step, rather than pictures
     size_t memory_bytes;
     char table[16]; // whose instructions run: "avx2", ...
@@ -61,12 +62,13 @@ NC_API nc_status nc_get_info(nc_model model, nc_info* info);
 // `samples` samples over `steps` steps, from reset membranes. input_count says what input is: a
 // frame for every step [steps, samples, input_size], or pictures [samples, input_size], shown at
 // every step. Values are what the network takes (normalised as in training). logits [samples,
-// outputs]: the mean over the steps. Allocates nothing when a run as large came before.
+// outputs]: the mean over the steps. Allocates nothing when a run as large came before. An analog
+// network takes pictures, and `steps` changes nothing.
 NC_API nc_status nc_run(nc_model model, const float* input, size_t input_count, size_t samples,
                         size_t steps, float* logits, size_t logits_count);
 
 // One step of one sample: frame [input_size], or null for the one before again. logits [outputs]:
-// the mean over the steps since nc_reset.
+// the mean over the steps since nc_reset. NC_BAD_ARGUMENT for an analog network: it has no steps.
 NC_API nc_status nc_step(nc_model model, const float* frame, size_t frame_count, float* logits,
                          size_t logits_count);
 NC_API nc_status nc_reset(nc_model model);

@@ -1,11 +1,13 @@
 // The C interface: the runtime's logits, and a status for everything that can be wrong.
 #include "neurons/nc.h"
 
+#include <algorithm>
 #include <atomic>
 #include <fstream>
 #include <thread>
 
 #include "io/model.h"
+#include "neurons/analog.h"
 #include "neurons/runtime.h"
 #include "neurons/zoo.h"
 #include "tests/check.h"
@@ -84,6 +86,41 @@ TEST_CASE("nc.h: load, info, run, step, reset, free") {
     }
 }
 
+TEST_CASE("nc.h: an analog network") {
+    const TempFolder folder;
+    Model model;
+    model.graph = make_model("resnet20", {16, 16, 2}, 5, {});
+    model.info.T = 4;
+    save_model(folder / "m.safetensors", model);
+    nc_options options = {};
+    options.batch = 2;
+    nc_model m = 0;
+    REQUIRE(nc_load((folder / "m.safetensors").c_str(), &options, &m) == NC_OK);
+    nc_info info = {};
+    REQUIRE(nc_get_info(m, &info) == NC_OK);
+    CHECK(info.input_size == sample);
+    CHECK(info.outputs == 5);
+    CHECK(info.steps == 0);
+    CHECK(info.temporal == 0);
+    CHECK(info.memory_bytes > 0);
+    const auto x = normal_values(3 * sample, 3);
+    std::vector<float> logits(15), want(15);
+    REQUIRE(nc_run(m, x.data(), x.size(), 3, 1, logits.data(), logits.size()) == NC_OK);
+    AnalogRuntime(model.graph, {.batch = 2}).run(x.data(), 3, want.data());
+    CHECK(logits == want);
+    REQUIRE(nc_run(m, x.data(), sample, 1, 9, logits.data(), 5) ==
+            NC_OK);  // the same at every step
+    CHECK(std::equal(logits.begin(), logits.begin() + 5, want.begin()));
+    CHECK(nc_run(m, x.data(), 2 * sample, 1, 2, logits.data(), 5) == NC_BAD_ARGUMENT);
+    CHECK(nc_run(m, x.data(), sample, 1, 1, logits.data(), 4) == NC_BAD_ARGUMENT);
+    CHECK(nc_step(m, x.data(), sample, logits.data(), 5) == NC_BAD_ARGUMENT);
+    CHECK(contains(nc_error(), "no steps"));
+    CHECK(nc_reset(m) == NC_OK);
+    CHECK(nc_free(m) == NC_OK);
+    options.batch = 65537;
+    CHECK(nc_load((folder / "m.safetensors").c_str(), &options, &m) == NC_BAD_ARGUMENT);
+}
+
 TEST_CASE("nc.h: wrong arguments and models give codes and messages") {
     const TempFolder folder;
     save_model(folder / "m.safetensors", small_model(false));
@@ -113,14 +150,6 @@ TEST_CASE("nc.h: wrong arguments and models give codes and messages") {
         CHECK((status == NC_OK) == (m != 0));
         if (m != 0) CHECK(nc_free(m) == NC_OK);
     }
-    // An ANN has no neurons to run.
-    Model ann = small_model(false);
-    ZooOptions relu;
-    ann.graph = make_model("mlp", {4}, 3, relu);
-    save_model(folder / "ann.safetensors", ann);
-    CHECK(nc_load((folder / "ann.safetensors").c_str(), nullptr, &m) == NC_BAD_MODEL);
-    CHECK(contains(nc_error(), "no neuron"));
-
     REQUIRE(nc_load_bytes(bytes.data(), bytes.size(), nullptr, &m) == NC_OK);
     std::vector<float> x(4 * sample), y(5);
     CHECK(nc_run(m, nullptr, sample, 1, 4, y.data(), 5) == NC_BAD_ARGUMENT);

@@ -10,6 +10,7 @@
 
 #include <atomic>
 
+#include "neurons/analog.h"
 #include "neurons/forward.h"
 #include "neurons/zoo.h"
 #include "tests/check.h"
@@ -350,6 +351,7 @@ TEST_CASE("runtime: no allocation and no system call while running") {
         RuntimeOptions options;
         options.T = 6;
         Runtime second(picture, options);
+        AnalogRuntime third(make_model("resnet20", sample, 10, {}));
         options.temporal = true;
         Runtime first(recording, options);
         std::vector<float> logits(10);
@@ -362,6 +364,7 @@ TEST_CASE("runtime: no allocation and no system call while running") {
         first.step(x.data<float>(), logits.data(), nullptr);
         second.run(x.data<float>(), false, 6, 1, logits.data());
         second.run(x.data<float>(), false, 6, 1, logits.data());
+        third.run(x.data<float>(), 1, logits.data());
         const size_t count = allocations;
         const ssize_t written = write(ends[1], &count, sizeof count);
         syscall(SYS_exit, written == ssize_t(sizeof count) ? 0 : 4);

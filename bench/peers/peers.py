@@ -47,7 +47,7 @@ class Ours:
     def __init__(self, library, model, threads, x, T, outputs):
         self.nc = ctypes.CDLL(library)
         self.nc.nc_error.restype = ctypes.c_char_p
-        options = (ctypes.c_uint32 * 4)(threads, T, 0, 0)
+        options = (ctypes.c_uint32 * 5)(threads, T, 0, 0, len(x))
         self.handle = ctypes.c_uint64()
         self.check(self.nc.nc_load(str(model).encode(), options, ctypes.byref(self.handle)))
         self.x, self.T, self.n = x, T, x.shape[-4] if x.ndim > 3 else x.shape[0]
