@@ -172,11 +172,10 @@ class Writer {
         if (subtract) out.metadata["reset"] = word("subtract");
         if (op.rule.compare == kernels::Compare::greater_equal)
             out.metadata["compare"] = word("greater_equal");
-        if (op.v0.defined()) {
-            out.metadata["v0"] = full(op.v0, i);
-        } else if (op.v0_fraction != 0) {
-            std::vector<float> v0 = op.theta.to_vector<float>();
-            for (float& v : v0) v *= float(op.v0_fraction);
+        if (op.v0.defined() || op.v0_fraction != 0) {
+            std::vector<float> v0 = (op.v0.defined() ? op.v0 : op.theta).to_vector<float>();
+            if (!op.v0.defined())
+                for (float& v : v0) v *= float(op.v0_fraction);
             out.metadata["v0"] =
                 v0.size() == 1 ? NirField{{}, v0} : full(Tensor::from(v0, Shape{v0.size()}), i);
         }

@@ -75,6 +75,9 @@ TEST_CASE("a network comes back from a NIR file spike for spike, at T = 1, 8 and
                 const Graph form = nir_form(model.graph, options, model.info.T);
                 to_nir(folder / "net.nir", model, options);
                 const Model back = from_nir(folder / "net.nir");
+                // Written again it is the same file.
+                CHECK(same_tree(graph_to_nir(nir_form(back.graph, options, model.info.T)),
+                                graph_to_nir(form)));
                 CHECK(back.info.T == 8);
                 CHECK(back.info.dataset == "cifar10");
                 CHECK(back.info.std == model.info.std);

@@ -5,6 +5,7 @@
 
 #include <cstdlib>
 #include <filesystem>
+#include <functional>
 #include <iostream>
 
 #include "convert/nir.h"
@@ -17,6 +18,7 @@
 #include "io/pt.h"
 #include "io/zip.h"
 #include "tests/integer_networks.h"
+#include "tests/onnx_file.h"
 #include "tests/recording_files.h"
 #include "tests/torch_pickle.h"
 
@@ -115,6 +117,79 @@ void zip(const Bytes& b) {
     for (const ZipEntry& e : archive.entries()) archive.read(e);
 }
 
+// Of the foreign networks: none in a build without HDF5 and protobuf.
+std::vector<Bytes> where_readable(const std::function<std::vector<Bytes>()>& seeds) {
+    try {
+        return seeds();
+    } catch (const Error&) {
+        return {};
+    }
+}
+
+std::vector<Bytes> onnx_seeds() {
+    OnnxFile maps({0, 1, 4, 4});
+    maps.constant(floats("w", {2, 1, 3, 3}, std::vector<float>(18, 0.5f)))
+        .constant(floats("b", {2}, {1, 2}))
+        .constant(integers("pads", {0, 0, 1, 0, 0, 0, 1, 0}))
+        .constant(integers("to", {-1, 12}))
+        .constant(tensor("half", {12, 3}, 10, std::string(72, '\x3c')))
+        .node("Pad", {"x", "pads"}, "z")
+        .node("Conv", {"z", "w", "b"}, "c", {ints("pads", {1, 1, 1, 1})})
+        .node("Sigmoid", {"c"}, "s")
+        .node("Mul", {"c", "s"}, "a")
+        .node("AveragePool", {"a"}, "p",
+              {ints("kernel_shape", {3, 3}), ints("strides", {2, 2}), ints("pads", {1, 1, 1, 1})})
+        .node("Reshape", {"p", "to"}, "flat")
+        .node("MatMul", {"flat", "half"}, "y");
+    OnnxFile vectors({1, 2});
+    vectors.constant(floats("fc.weight", {3, 2}, {1, 2, 3, 4, 5, 6}))
+        .constant(floats("slope", {1}, {0.25f}))
+        .node("Gemm", {"x", "fc.weight"}, "h", {one_int("transB", 1), one_float("alpha", 2)})
+        .node("PRelu", {"h", "slope"}, "a")
+        .node("Clip", {"a"}, "k", {one_float("min", 0), one_float("max", 6)})
+        .node("Concat", {"a", "k"}, "both", {one_int("axis", 1)})
+        .node("Softmax", {"both"}, "y");
+    return where_readable([&] {
+        for (const OnnxFile* file : {&maps, &vectors}) parse_onnx(file->bytes(), "x");
+        return std::vector<Bytes>{maps.bytes(), vectors.bytes()};
+    });
+}
+
+// Of several outputs one is named.
+void nir(const Bytes& b) {
+    const File file(b);
+    try {
+        from_nir(file.path(), default_dt, "output");
+    } catch (const Error&) {
+    }
+    from_nir(file.path());
+}
+
+std::vector<Bytes> nir_seeds() {
+    Neuron neuron;
+    neuron.theta = Tensor::full<float>({1}, 1);
+    Model maps;
+    size_t at = add_node(maps.graph, "input", Input{{4, 4, 1}}, {});
+    at = add_node(maps.graph, "neuron", neuron, {at});
+    at = add_node(maps.graph, "pool", AveragePool{}, {at});
+    add_node(maps.graph, "output", Output{}, {at});
+    // Two inputs, side by side in one.
+    Model two;
+    at = add_node(two.graph, "input", Input{{2}}, {});
+    const size_t a =
+        add_node(two.graph, "a", Linear{Tensor::from<float>({1, 0}, {2, 1}), {}}, {at});
+    const size_t b =
+        add_node(two.graph, "b", Linear{Tensor::from<float>({0, 1}, {2, 1}), {}}, {at});
+    at = add_node(two.graph, "sum", Scale{Tensor::full<float>({1}, 2)}, {a, b});
+    add_node(two.graph, "output", Output{}, {at});
+    return where_readable([&] {
+        std::vector<Bytes> out;
+        for (const Model* model : {&maps, &two})
+            out.push_back(written([&](const std::string& path) { to_nir(path, *model); }));
+        return out;
+    });
+}
+
 struct Target {
     const char* name;
     void (*read)(const Bytes&);
@@ -169,24 +244,8 @@ const Target targets[] = {
          load_pt(Source(file.data(), file.size(), "x"));
      },
      [] { return std::vector<Bytes>{Bytes(a_tensor.begin(), a_tensor.end())}; }},
-    {"onnx", [](const Bytes& b) { load_onnx(File(b).path()); },
-     [] { return std::vector<Bytes>(); }},
-    {"nir", [](const Bytes& b) { from_nir(File(b).path()); },
-     [] {
-         Neuron neuron;
-         neuron.theta = Tensor::full<float>({1}, 1);
-         Model model;
-         size_t at = add_node(model.graph, "input", Input{{4, 4, 1}}, {});
-         at = add_node(model.graph, "neuron", neuron, {at});
-         at = add_node(model.graph, "pool", AveragePool{}, {at});
-         add_node(model.graph, "output", Output{}, {at});
-         try {
-             return std::vector<Bytes>{
-                 written([&](const std::string& path) { to_nir(path, model); })};
-         } catch (const Error&) {  // a build without HDF5
-             return std::vector<Bytes>();
-         }
-     }},
+    {"onnx", [](const Bytes& b) { load_onnx(File(b).path()); }, onnx_seeds},
+    {"nir", nir, nir_seeds},
     {"npy_array", [](const Bytes& b) { parse_npy(b, "x"); },
      [] { return std::vector<Bytes>{npy_file("'<f4'", "2, 3", Bytes(24, 1))}; }},
     {"zip", zip,

@@ -168,6 +168,35 @@ with case("a graph of the reference package with two inputs and two outputs runs
     said = program("nc_convert", "run", work / "two.nir", "--input", "x.npy", "--out", "z.npy", status=3).stderr
     assert "2 outputs: 'drive', 'spikes'" in said and "--output NAME" in said, said
 
+with case("--dt is the step of a graph that does not say its own"):
+    two = np.ones(2, np.float32)
+    lif = nir.LIF(tau=0.02 * two, r=two, v_leak=0 * two, v_threshold=0.5 * two, v_reset=0 * two)
+    graph = nir.NIRGraph(nodes={"input": nir.Input(np.array([2])), "lif": lif, "output": nir.Output(np.array([2]))},
+                         edges=[("input", "lif"), ("lif", "output")])
+    nir.write(work / "lif.nir", graph)
+    graph.metadata["dt"] = 1e-3
+    nir.write(work / "said.nir", graph)
+    x = rng.uniform(0.5, 2, (200, 6, 2)).astype(np.float32)
+    np.save(work / "x.npy", x)
+
+    def rates(file, *options):
+        done = program("nc_convert", "run", work / file, "--input", work / "x.npy", "--out", work / "y.npy", "--force",
+                       *options)
+        return np.load(work / "y.npy"), done.stderr
+
+    for dt, options in [(1e-4, []), (1e-3, ["--dt", "1e-3"]), (5e-3, ["--dt", "0.005"])]:
+        v, total = np.zeros((6, 2)), np.zeros((6, 2))
+        for step in x:
+            v += dt / 0.02 * (step - v)
+            total += v > 0.5
+            v[v > 0.5] = 0
+        assert total.sum() > 5 and np.array_equal(np.rint(rates("lif.nir", *options)[0] * 200), total), dt
+    want, _ = rates("lif.nir", "--dt", "1e-3")
+    got, said = rates("said.nir", "--dt", "0.005")
+    assert np.array_equal(got, want) and "says dt = 0.001" in said, said
+    said = program("nc_convert", "info", work / "conv_avg_metadata.safetensors", "--dt", "1e-3", status=2).stderr
+    assert "--dt is for NIR graphs" in said, said
+
 golden = folder("NC_GOLDEN", "nir")
 if golden:
     for path in sorted(golden.glob("*.nir")):
