@@ -331,7 +331,7 @@ refuses 'nc_bench: unknown option' 2 'no-such' "$bench" machine --no-such-option
 for command in eval sparsity energy neurobench finetune export info backends; do
     expect "nc_convert $command --help" 0 'Usage' "$convert" $command --help
 done
-for command in machine kernels bptt compare; do
+for command in machine kernels infer ann bptt compare; do
     expect "nc_bench $command --help" 0 'Usage' "$bench" $command --help
 done
 expect 'a mistyped option is suggested' 2 "did you mean '--epochs'" "$train" --model mlp "${small[@]}" --epoch 1 --out refused.safetensors

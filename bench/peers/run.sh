@@ -5,8 +5,8 @@ usage() {
     cat <<'END'
 usage: bash bench/peers/run.sh [--T LIST] [--batch LIST] [--threads LIST] [--rounds N] [--out DIR] MODEL...
 
-MODEL: spiking networks of nc_train --neuron or nc_convert; none: cnn-nmnist-3x3 is trained first, on N-MNIST where
-NC_DATA has it and on simulated events where not. Lists are separated by commas (default: T 16, batch 1,32, threads
+MODEL: spiking networks of nc_train --neuron or nc_convert, and analog ones, which meet ONNX Runtime; none:
+cnn-nmnist-3x3 is trained first, on N-MNIST where NC_DATA has it and on simulated events where not. Lists are separated by commas (default: T 16, batch 1,32, threads
 1 and all). NC_BUILD names the build (default: build). Python's packages go into a virtual environment of their own
 in ~/.cache/neurocuda/peers (NC_VENV names another); what cannot be installed is skipped by name. --out DIR keeps
 JSON results.
@@ -43,7 +43,7 @@ if ! [ -e "$venv/installed" ]; then
     "${pip[@]}" numpy || exit 2
     # PyTorch without the 2 GB of CUDA that it asks for.
     "${pip[@]}" --no-deps torch && "$python" "$root/tests/python/cpu_torch.py" "$site" && "${pip[@]}" torch
-    for name in snntorch spikingjelly; do "${pip[@]}" "$name" || echo "could not install $name"; done
+    for name in snntorch spikingjelly onnx onnxruntime; do "${pip[@]}" "$name" || echo "could not install $name"; done
     touch "$venv/installed"
 fi
 
@@ -58,10 +58,33 @@ if [ ${#models[@]} = 0 ]; then
 fi
 
 failed=0
+# Whether the file's graph has neurons.
+is_spiking() {
+    (cd "$here" && "$python" -c 'import sys
+from peers import read_model
+sys.exit(all(node["op"] != "neuron" for node in read_model(sys.argv[1])[0]))' "$1")
+}
+
+dump=$work/samples
 for model in "${models[@]}"; do
+    if ! is_spiking "$model"; then
+        for batch in ${batches//,/ }; do
+            rm -rf "$dump"
+            mkdir "$dump"
+            "$build/nc_bench" ann "$model" --batch "$batch" --threads 1 --seconds 0 --dump "$dump" >/dev/null ||
+                { failed=1; continue; }
+            for n in ${threads//,/ }; do
+                echo
+                echo "$(basename "$model"), batch $batch, $n threads"
+                name=$(basename "$model" .safetensors)-batch$batch-threads$n.json
+                "$python" -W ignore "$here/analog.py" --library "$work/libnc.so" --model "$model" --samples "$dump" \
+                    --threads "$n" --rounds "$rounds" ${out:+--json "$out/$name"} || failed=1
+            done
+        done
+        continue
+    fi
     for t in ${T//,/ }; do
         for batch in ${batches//,/ }; do
-            dump=$work/samples
             rm -rf "$dump"
             mkdir "$dump"
             "$build/nc_bench" infer "$model" --T "$t" --batch "$batch" --threads 1 --seconds 0 --dump "$dump" \
