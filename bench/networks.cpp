@@ -105,6 +105,10 @@ Samples samples_for(const Model& model, const std::string& data_root, size_t T, 
     const Batch batch = sets.test->batch(compute, indices, {}, random);
     out.x = batch.x;
     out.temporal = batch.temporal;
+    if (out.temporal && !is_spiking(model.graph)) {  // single frames
+        out.x = out.x.slice(0, 1).reshape(sample.with_leading(N));
+        out.temporal = false;
+    }
     out.source = fmt::format("{} test samples of {}", N, model.info.dataset);
     return out;
 }
