@@ -185,7 +185,7 @@ python_stage() {
 
 # What the test binary leaves out where the instruction set in use is not the machine's best: cases that try every
 # table whichever is in use, or none, or a device's own.
-light=('--source-file-exclude=*kernels_*,*convert_whole_*,*device_*,*cuda_*,*dataset_*,*augment_*,*events_*,*recordings_*,*damage_*,*io_test*,*weights_*,*zip_*,*onnx_*,*nir_file_*,*report_*')
+light=('--source-file-exclude=*kernels_*,*analog_test*,*convert_whole_*,*device_*,*cuda_*,*dataset_*,*augment_*,*events_*,*recordings_*,*damage_*,*io_test*,*weights_*,*zip_*,*onnx_*,*nir_file_*,*report_*')
 
 packages=(meson ninja-build g++ pkg-config libxsimd-dev doctest-dev zlib1g-dev nlohmann-json3-dev
     libcli11-dev libfmt-dev libhdf5-dev libprotobuf-dev protobuf-compiler dataset-fashion-mnist)
