@@ -2,9 +2,10 @@
 // too.
 #pragma once
 
+#include <cstdint>
 #include <cstring>
-
-#include "tests/check.h"
+#include <string>
+#include <vector>
 
 namespace nc::test {
 

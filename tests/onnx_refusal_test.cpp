@@ -3,6 +3,7 @@
 
 #include "io/bytes.h"
 #include "io/onnx.h"
+#include "tests/check.h"
 #include "tests/onnx_file.h"
 
 using namespace nc;

@@ -7,6 +7,7 @@
 
 #include "io/bytes.h"
 #include "neurons/forward.h"
+#include "tests/check.h"
 #include "tests/onnx_file.h"
 
 using namespace nc;
