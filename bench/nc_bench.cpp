@@ -1,38 +1,64 @@
 // nc_bench: measures kernels against what this machine can do, and compares measurements.
+#include "bench/nc_bench.h"
+
 #include <fmt/format.h>
 
-#include <memory>
 #include <regex>
 #include <thread>
 
-#include "bench/kernels.h"
-#include "bench/networks.h"
 #include "engine/error.h"
-#include "io/npy.h"
-#include "neurons/nc_program.h"
+#include "neurons/runtime_plan.h"
+
+namespace nc::bench {
+namespace {
+
+int usable_threads() {
+    const unsigned count = std::thread::hardware_concurrency();
+    return count > 0 ? int(count) : 1;
+}
+
+}  // namespace
+
+std::vector<const Table*> chosen_tables(const Settings& s) {
+    std::vector<const Table*> tables;
+    for (const std::string& name : s.tables) {
+        const Table* table = kernels::find(name.c_str());
+        if (table == nullptr)
+            throw Error("[nc_bench] --table " + name + ": " + kernels::why_unusable(name.c_str()));
+        tables.push_back(table);
+    }
+    if (!tables.empty()) return tables;
+    if (kernels::best() == nullptr) {
+        const char* forced = std::getenv("NC_ISA");
+        throw Error(std::string("[nc_bench] NC_ISA=") + forced + ": " +
+                    kernels::why_unusable(forced));
+    }
+    return {kernels::best()};
+}
+
+std::vector<int> chosen_threads(const Settings& s) {
+    return s.threads.empty() ? std::vector<int>{usable_threads()} : s.threads;
+}
+
+void prepare(const Settings& s) {
+    if (s.common.json && !s.common.json_file.empty())
+        program::check_output(s.common.json_file, s.common.force);
+    const std::string warning = idle_warning();
+    if (!warning.empty()) program::warn(s.common, warning);
+}
+
+}  // namespace nc::bench
 
 namespace {
 
 using namespace nc;
+using bench::chosen_tables;
+using bench::chosen_threads;
 using bench::Machine;
+using bench::prepare;
+using bench::usable_threads;
 using bench::Row;
-
-struct Settings {
-    program::Common common;
-    std::vector<std::string> tables, neurons = {"if"};
-    std::vector<int> threads;
-    std::vector<size_t> steps = {4, 16};
-    std::string filter, compare_a, compare_b;
-    size_t elements = 8388608;
-    double seconds = 0.3, max_ratio = 1.1;
-    std::string command;
-    std::string model;
-    std::vector<size_t> batches = {1};
-    std::vector<std::string> modes = {"auto"}, convs = {"auto"};
-    size_t latency_runs = 0;
-    bool layers = false;
-    std::string dump;
-};
+using bench::Settings;
 
 void add_output_options(CLI::App& app, program::Common& c) {
     app.add_option_function<std::vector<std::string>>(
@@ -63,32 +89,6 @@ void add_measuring_options(CLI::App& app, Settings& s) {
     add_output_options(app, s.common);
 }
 
-int all_threads() {
-    const unsigned count = std::thread::hardware_concurrency();
-    return count > 0 ? int(count) : 1;
-}
-
-std::vector<const bench::Table*> chosen_tables(const Settings& s) {
-    std::vector<const bench::Table*> tables;
-    for (const std::string& name : s.tables) {
-        const bench::Table* table = kernels::find(name.c_str());
-        if (table == nullptr)
-            throw Error("[nc_bench] --table " + name + ": " + kernels::why_unusable(name.c_str()));
-        tables.push_back(table);
-    }
-    if (!tables.empty()) return tables;
-    if (kernels::best() == nullptr) {
-        const char* forced = std::getenv("NC_ISA");
-        throw Error(std::string("[nc_bench] NC_ISA=") + forced + ": " +
-                    kernels::why_unusable(forced));
-    }
-    return {kernels::best()};
-}
-
-std::vector<int> chosen_threads(const Settings& s) {
-    return s.threads.empty() ? std::vector<int>{all_threads()} : s.threads;
-}
-
 // Where each table works: on the host with every number of threads asked for, or on the card.
 std::vector<std::unique_ptr<Compute>> chosen_computes(const Settings& s) {
     std::vector<std::unique_ptr<Compute>> out;
@@ -105,13 +105,6 @@ std::vector<std::unique_ptr<Compute>> chosen_computes(const Settings& s) {
         }
     }
     return out;
-}
-
-void prepare(const Settings& s) {
-    if (s.common.json && !s.common.json_file.empty())
-        program::check_output(s.common.json_file, s.common.force);
-    const std::string warning = bench::idle_warning();
-    if (!warning.empty()) program::warn(s.common, warning);
 }
 
 // Every case on every table with every number of threads. Rows appear as they are measured, unless
@@ -172,173 +165,12 @@ int run_bptt(const Settings& s) {
     return measure_all(s, cases);
 }
 
-RuntimePath path_named(const std::string& mode) {
-    return mode == "dense"   ? RuntimePath::dense
-           : mode == "event" ? RuntimePath::event
-                             : RuntimePath::automatic;
-}
-
-std::vector<const bench::Table*> chosen_cpu_tables(const Settings& s) {
-    const auto tables = chosen_tables(s);
-    for (const bench::Table* table : tables)
-        if (table->cuda)
-            throw Error(std::string("[nc_bench] --table ") + table->name +
-                        ": the inference runtime is the CPU's");
-    return tables;
-}
-
-// As JSON where it is asked for, each row with what else is known of it.
-void print_rows(const Settings& s, const std::vector<Row>& rows, const Machine& machine,
-                const Json& extra) {
-    Json json = bench::to_json(rows, machine, s.command);
-    for (size_t i = 0; i < rows.size(); ++i) json["benchmarks"][i].update(extra[i]);
-    if (s.common.json && s.common.json_file.empty()) fmt::print("{}\n", json.dump(2));
-    if (s.common.json && !s.common.json_file.empty()) write_json(s.common.json_file, json);
-}
-
-ConvChoice conv_named(const std::string& name) {
-    for (const ConvChoice conv : {ConvChoice::direct, ConvChoice::winograd2, ConvChoice::winograd4})
-        if (name == bench::conv_name(conv)) return conv;
-    return ConvChoice::automatic;
-}
-
-// Every table, batch, number of threads and method.
-int run_ann(const Settings& s) {
-    const auto tables = chosen_cpu_tables(s);
-    const Model model = load_model(s.model);
-    if (is_spiking(model.graph))
-        throw Error("[nc_bench] " + s.model + " is a spiking network", ErrorKind::usage,
-                    "nc_bench infer measures those");
-    prepare(s);
-    const bool text = !s.common.json || !s.common.json_file.empty();
-    Machine machine;
-    std::vector<Row> rows;
-    Json extra = Json::array();
-    std::string source;
-    if (text) fmt::print("{}\n", bench::row_header());
-    for (const size_t batch : s.batches) {
-        const bench::Samples samples = bench::samples_for(model, s.common.data, 1, batch);
-        source = samples.source;
-        for (const auto* table : tables)
-            for (const int n : chosen_threads(s))
-                for (const std::string& conv : s.convs) {
-                    const auto row =
-                        bench::measure_ann(machine, model, s.model, samples,
-                                           {table, batch, size_t(n), conv_named(conv)}, s.seconds);
-                    rows.push_back(row.row);
-                    if (!s.dump.empty()) {
-                        save_npy(s.dump + "/input.npy", samples.x);
-                        save_npy(s.dump + "/logits.npy", row.logits);
-                    }
-                    Json more = {{"reproduce", row.again},
-                                 {"samples", source},
-                                 {"largest_difference", row.far},
-                                 {"layers", Json::array()}};
-                    if (text) fmt::print("{}\n    {}\n", bench::row_text(row.row), row.again);
-                    for (const AnalogLayer& layer : row.layers) {
-                        const char* method = bench::method_name(layer.method);
-                        more["layers"].push_back({{"name", layer.name},
-                                                  {"method", method},
-                                                  {"weight_bytes", layer.weight_bytes}});
-                        if (text && s.layers)
-                            fmt::print("    {:<24} {:<9} {:>8.1f} MFLOP, {:>7.2f} MB of weights\n",
-                                       layer.name, method, layer.operations * 1e-6,
-                                       double(layer.weight_bytes) * 1e-6);
-                    }
-                    if (text)
-                        fmt::print("    logits within {:.1e} of the largest of the interpreter's\n",
-                                   row.far);
-                    extra.push_back(more);
-                    std::fflush(stdout);
-                }
-    }
-    if (text)
-        fmt::print(
-            "{}; floor %: the sums' products at the FMA peak, though Winograd does fewer, or the "
-            "weights read once, over the minimum\n",
-            source);
-    print_rows(s, rows, machine, extra);
-    return program::success;
-}
-
-// Every table, number of steps, batch, number of threads and mode.
-int run_infer(const Settings& s) {
-    const auto tables = chosen_cpu_tables(s);
-    const auto threads = chosen_threads(s);
-    const Model model = load_model(s.model);
-    if (!is_spiking(model.graph)) return run_ann(s);
-    prepare(s);
-    const bool text = !s.common.json || !s.common.json_file.empty();
-    Machine machine;
-    std::vector<Row> rows;
-    Json extra = Json::array();
-    std::string source;
-    if (text) fmt::print("{}\n", bench::row_header());
-    for (const size_t T : s.steps)
-        for (const size_t batch : s.batches) {
-            const bench::Samples samples = bench::samples_for(model, s.common.data, T, batch);
-            source = samples.source;
-            for (const auto* table : tables)
-                for (const int n : threads)
-                    for (const std::string& mode : s.modes) {
-                        const bench::InferCase c = {table, T, batch, size_t(n), path_named(mode)};
-                        const auto row = bench::measure_inference(machine, model, s.model, samples,
-                                                                  c, s.seconds);
-                        rows.push_back(row.row);
-                        if (!s.dump.empty()) {
-                            save_npy(s.dump + "/input.npy", samples.x);
-                            save_npy(s.dump + "/logits.npy", row.logits);
-                            write_json(s.dump + "/run.json",
-                                       {{"T", T}, {"batch", batch}, {"spikes", row.spikes}});
-                        }
-                        Json more = {{"reproduce", row.again},
-                                     {"dense_operations_flop", row.dense_operations},
-                                     {"samples", source},
-                                     {"layers", Json::array()}};
-                        if (text) fmt::print("{}\n    {}\n", bench::row_text(row.row), row.again);
-                        for (const LayerActivity& a : row.activity) {
-                            const double rate = 100 * double(a.events) / double(a.inputs);
-                            more["layers"].push_back({{"name", a.name},
-                                                      {"nonzero_inputs_percent", rate},
-                                                      {"dense", a.dense}});
-                            if (text && s.layers)
-                                fmt::print("    {:<20} {:>6.2f} % of inputs not zero, {}\n", a.name,
-                                           rate, a.dense ? "dense" : "event");
-                        }
-                        if (s.latency_runs > 0 && batch == 1) {
-                            const auto l =
-                                bench::measure_latency(s.model, samples, c, s.latency_runs);
-                            more["latency_ms"] = {{"runs", l.runs},
-                                                  {"p50", l.p50 * 1e3},
-                                                  {"p99", l.p99 * 1e3},
-                                                  {"p99.9", l.p999 * 1e3},
-                                                  {"maximum", l.maximum * 1e3}};
-                            if (text)
-                                fmt::print(
-                                    "    {} runs through nc.h: p50 {:.4f}, p99 {:.4f}, "
-                                    "p99.9 {:.4f}, maximum {:.4f} ms\n",
-                                    l.runs, l.p50 * 1e3, l.p99 * 1e3, l.p999 * 1e3,
-                                    l.maximum * 1e3);
-                        }
-                        extra.push_back(more);
-                        std::fflush(stdout);
-                    }
-        }
-    if (text)
-        fmt::print(
-            "{}; floor %: the operations that events cause at the FMA peak, or the weights "
-            "read once, over the minimum\n",
-            source);
-    print_rows(s, rows, machine, extra);
-    return program::success;
-}
-
 int run_machine(const Settings& s) {
     prepare(s);
     Machine machine;
     std::vector<int> threads = s.threads;
     if (threads.empty()) threads = {1};
-    if (s.threads.empty() && all_threads() > 1) threads.push_back(all_threads());
+    if (s.threads.empty() && usable_threads() > 1) threads.push_back(usable_threads());
     std::string text;
     for (int n : threads) {
         for (const char* table : {"sse2", "avx2", "avx512"}) {
@@ -398,6 +230,7 @@ int main(int argc, char** argv) {
         "  nc_bench kernels --filter 'gemm|conv.*resnet18' --threads 1,2 --json now.json\n"
         "  nc_bench infer snn.safetensors --T 4,16 --batch 1,32 --threads 1,2 --mode dense,event\n"
         "  nc_bench ann ann.safetensors --batch 1,32 --conv direct,auto\n"
+        "  nc_bench rates resnet20 --T 16 --rates 1,5,20,50\n"
         "  nc_bench bptt --neuron if --T 4,16 --elements 8388608\n"
         "  nc_bench compare before.json now.json --max-ratio 1.1\n"
         "Exit codes: 0 success, 1 compare found a slower row, 2 bad usage.");
@@ -450,6 +283,7 @@ int main(int argc, char** argv) {
         ->check(CLI::IsMember({"auto", "dense", "event"}));
     infer->add_option("--latency", s.latency_runs,
                       "runs of one sample through nc.h, for the quantiles of their times");
+    infer->add_flag("--floats", s.floats, "a quantised network in floats, not in integers");
     infer->add_flag("--layers", s.layers, "each layer's share of inputs that are not zero");
     infer
         ->add_option("--dump", s.dump,
@@ -477,6 +311,20 @@ int main(int argc, char** argv) {
         ->type_name("DIR");
     ann->add_option("--data", s.common.data, "folder of the data sets (default: NC_DATA)");
     add_measuring_options(*ann, s);
+    CLI::App* rates = app.add_subcommand("rates",
+                                         "a network's layers at chosen firing rates: over all "
+                                         "inputs, over events, and as the runtime "
+                                         "chooses; one thread");
+    rates->add_option("model", s.models, "names of the zoo, or files")->capture_default_str();
+    rates->add_option("--rates", s.rates, "percent of inputs that are not zero, a list")
+        ->delimiter(',')
+        ->capture_default_str()
+        ->check(CLI::Range(0.0, 100.0));
+    rates->add_option("--T", s.steps, "time steps, a list")
+        ->delimiter(',')
+        ->capture_default_str()
+        ->check(CLI::Range(size_t(1), plan::most_steps));
+    add_measuring_options(*rates, s);
 
     CLI::App* comparing = app.add_subcommand(
         "compare", "the rows two results share; exit 1 when one is slower in the second");
@@ -491,8 +339,9 @@ int main(int argc, char** argv) {
         if (machine->parsed()) return run_machine(s);
         if (kernels->parsed()) return run_kernels(s);
         if (bptt->parsed()) return run_bptt(s);
-        if (infer->parsed()) return run_infer(s);
-        if (ann->parsed()) return run_ann(s);
+        if (infer->parsed()) return bench::run_infer(s);
+        if (ann->parsed()) return bench::run_ann(s);
+        if (rates->parsed()) return bench::run_rates(s);
         return run_compare(s);
     });
 }

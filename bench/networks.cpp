@@ -11,6 +11,7 @@
 
 #include "bench/kernels.h"
 #include "datasets/dataset.h"
+#include "hw/fpga.h"
 #include "neurons/forward.h"
 #include "neurons/nc.h"
 
@@ -53,6 +54,35 @@ void check_against_interpreter(const Runtime& runtime, const Samples& s, const I
                     "[bench] sample {}, step {}: the runtime's output on table {}, path {}, is not "
                     "the interpreter's",
                     n, t, c.table->name, path_name(c.path)));
+    }
+}
+
+bool leaks(const Graph& g) {
+    for (const Node& node : g.nodes)
+        if (const auto* neuron = std::get_if<Neuron>(&node.op); neuron && neuron->rule.beta != 1)
+            return true;
+    return false;
+}
+
+// Leaky membranes are cut to whole 1/64 there, so floats say something else.
+void check_against_simulator(const Runtime& runtime, const Samples& s, const InferCase& c,
+                             const std::vector<float>& outputs) {
+    const IntegerNetwork net = integer_network(runtime.graph());
+    const FpgaPlan plan = fpga_plan(net, int(c.T));
+    const size_t K = runtime.outputs();
+    for (size_t n = 0; n < std::min(c.N, checked_samples); ++n) {
+        const Tensor x = sample_of(s, runtime.sample(), n);
+        const auto events = input_events(net, x.data<float>(), x.elements());
+        const auto logits = run_fpga(plan, net, events, 1, int(c.T), s.temporal).logits;
+        for (size_t k = 0; k < K; ++k) {
+            int64_t sum = 0;
+            for (size_t t = 0; t < c.T; ++t) sum += int64_t(outputs[(t * c.N + n) * K + k]);
+            if (sum != logits[k])
+                throw Error(
+                    fmt::format("[bench] sample {}, output {}: the runtime's sum {} on "
+                                "table {} is not the integer simulator's {}",
+                                n, k, sum, c.table->name, logits[k]));
+        }
     }
 }
 
@@ -121,11 +151,15 @@ InferRow measure_inference(Machine& machine, const Model& model, const std::stri
     options.temporal = s.temporal;
     options.path = c.path;
     options.table = c.table;
+    options.integers = c.integers;
     Runtime runtime(model.graph, options);
     std::vector<float> logits(c.N * runtime.outputs()), outputs(c.T * logits.size());
     const float* x = s.x.data<float>();
     runtime.run(x, s.temporal, c.T, c.N, logits.data(), nullptr, outputs.data());
-    check_against_interpreter(runtime, s, c, outputs);
+    if (runtime.integers() && leaks(runtime.graph()))
+        check_against_simulator(runtime, s, c, outputs);
+    else
+        check_against_interpreter(runtime, s, c, outputs);
     Compute compute(*c.table, int(c.threads));
     const Timing timing =
         time_runs(seconds, compute, [&] { runtime.run(x, s.temporal, c.T, c.N, logits.data()); });
@@ -146,10 +180,12 @@ InferRow measure_inference(Machine& machine, const Model& model, const std::stri
             node, [&](const char*, const Tensor& t, TensorRole) { bytes += double(t.bytes()); });
     const std::string stem = path.substr(path.find_last_of('/') + 1);
     const std::string name = fmt::format("infer/{}/T{}-batch{}/{}", stem.substr(0, stem.find('.')),
-                                         c.T, c.N, path_name(c.path));
+                                         c.T, c.N, path_name(c.path)) +
+                             (runtime.integers() ? "-integers" : "");
     out.row = make_row(machine, name, compute, operations, bytes, timing);
-    out.again = fmt::format("nc_bench infer {} --T {} --batch {} --threads {} --mode {} --table {}",
-                            path, c.T, c.N, c.threads, path_name(c.path), c.table->name);
+    out.again = fmt::format(
+        "nc_bench infer {} --T {} --batch {} --threads {} --mode {} --table {}{}", path, c.T, c.N,
+        c.threads, path_name(c.path), c.table->name, c.integers ? "" : " --floats");
     return out;
 }
 

@@ -26,6 +26,7 @@ struct InferCase {
     const kernels::Table<float>* table;
     size_t T, N, threads;
     RuntimePath path;
+    bool integers = true;  // where the network is quantised
 };
 
 struct InferRow {
@@ -37,8 +38,9 @@ struct InferRow {
     std::string again;            // the command for this row alone
 };
 
-// Runs the samples, after checking the spikes' sums against the interpreter: Error when an output
-// differs at any step of the first few samples. The floor: one addition for each weight an event
+// Runs the samples, after checking the spikes' sums against the interpreter (of leaky neurons in
+// integers: the integer simulator): Error when an output differs at any step of the first few
+// samples. The floor: one addition for each weight an event
 // meets (multiplications by analog inputs: two operations), or all weights read once.
 InferRow measure_inference(Machine&, const Model&, const std::string& path, const Samples&,
                            const InferCase&, double seconds);

@@ -4,6 +4,7 @@
 
 #include "kernels/backend.h"
 #include "kernels/families.h"
+#include "kernels/stages.h"
 
 namespace nc::kernels {
 namespace {
@@ -164,6 +165,19 @@ const Family* by_name(const char* name, const Family& of_reference, const Family
 const Stages* stages(const char* name) {
     static const Stages of_reference = reference_stages(), of_sse2 = sse2::stages(),
                         of_avx2 = avx2::stages(), of_avx512 = avx512::stages();
+    return by_name(name, of_reference, of_sse2, of_avx2, of_avx512);
+}
+
+const IntegerStages* integer_stages(const char* name) {
+    static const IntegerStages of_reference = reference_integer_stages(),
+                               of_sse2 = sse2::integer_stages(), of_avx2 = avx2::integer_stages(),
+                               of_avx512 = avx512::integer_stages();
+    return by_name(name, of_reference, of_sse2, of_avx2, of_avx512);
+}
+
+const StageCosts* stage_costs(const char* name) {
+    static const StageCosts of_reference = reference_stage_costs(), of_sse2 = sse2::stage_costs(),
+                            of_avx2 = avx2::stage_costs(), of_avx512 = avx512::stage_costs();
     return by_name(name, of_reference, of_sse2, of_avx2, of_avx512);
 }
 

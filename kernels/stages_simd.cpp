@@ -1,33 +1,13 @@
-// Sums over events and neurons over time for one instruction set: the accumulators of a panel of
-// outputs stay in registers while events are walked, membranes while time passes.
+// Sums over events for one instruction set: the accumulators of a panel of outputs stay in
+// registers while events are walked.
+#include "kernels/stages_simd.h"
 #include "kernels/families.h"
-#include "kernels/neuron_math.h"
-#include "kernels/spike_simd.h"
 
 namespace nc::kernels::NC_ISA {
 
 // ----------------------------------------------------------------------------------------------
 // sums
 static constexpr int most_vectors = 8;  // accumulators
-static constexpr size_t panel = lanes == 16 ? 128 : 64;
-
-// The kernel rows and columns of an output pixel that lie inside the image.
-struct Window {
-    size_t y, x;         // of the kernel's corner in the image; wrapped where it lies outside
-    size_t left, right;  // columns of the image under the kernel (no dilation)
-    size_t first_input;  // of column `left` in a kernel row
-    Window(const ConvShape& s, size_t pixel) {
-        y = pixel / s.out_w() * s.stride_h - s.pad_h;
-        const size_t corner = pixel % s.out_w() * s.stride_w;  // in the padded image
-        x = corner - s.pad_w;
-        const size_t skipped = corner < s.pad_w ? s.pad_w - corner : 0;
-        left = corner + skipped - s.pad_w;
-        right = corner + s.kw < s.pad_w ? 0 : corner + s.kw - s.pad_w;
-        if (right > s.w) right = s.w;
-        if (left > right) left = right;
-        first_input = skipped * s.cin;
-    }
-};
 
 // The sums of `vectors` vectors of outputs from w and y on: what Stages::sums says, of one pixel.
 template <int vectors, bool graded>
@@ -223,116 +203,64 @@ static void sums(const EventRows& in, const float* w, const float* bias, size_t 
 }
 
 // ----------------------------------------------------------------------------------------------
-// neurons
+// costs
 //
-// `count` vectors of neurons from channel c on, of `group` pixels side by side, so that one's
-// additions fill the time another's take; returns how many spikes there were.
-template <bool leaky, Compare compare, Reset reset, int group, int count>
-static size_t fire_tile(const NeuronRule<float>& rule, const Firing& f, size_t pixel, size_t c) {
-    float* const membrane = f.v + pixel * f.v_pixel + c;
-    const float* const thetas = f.theta + pixel * f.theta_pixel + c;
-    const bool gated = f.gate != nullptr;
-    Vec v[group * count], theta[group * count], gate_scale[count];
-    unrolled<count>([&](int k) __attribute__((always_inline)) {
-        if (gated) gate_scale[k] = load(f.gate_scale + c + k * lanes);
-        unrolled<group>([&](int g) __attribute__((always_inline)) {
-            v[g * count + k] = load(membrane + size_t(g) * f.v_pixel + k * lanes);
-            theta[g * count + k] = load(thetas + size_t(g) * f.theta_pixel + k * lanes);
-        });
-    });
-    const Vec beta(rule.beta), value(rule.reset_value), zero(0.f);
-    const size_t channels = f.channels - c, shift = c % 64;
-    const uint64_t valid = channels < count * lanes ? (uint64_t(1) << channels) - 1 : ~uint64_t(0);
-    const float* x = f.x + pixel * f.x_pixel + c;
-    const float* term = f.term != nullptr ? f.term + pixel * f.term_pixel + c : nullptr;
-    // Copies, for all the compiler knows a spike may be stored over f.
-    const size_t steps = f.steps, x_pixel = f.x_pixel, x_step = f.x_step, bits_pixel = f.bits_pixel,
-                 bits_step = f.bits_step, term_pixel = f.term_pixel, term_step = f.term_step;
-    uint64_t* bits = f.bits + pixel * bits_pixel + c / 64;
-    const uint64_t* gate = gated ? f.gate + pixel * bits_pixel + c / 64 : nullptr;
-    size_t spikes = 0;
-    for (size_t t = 0; t < steps; ++t) {
-        unrolled<group>([&](int g) __attribute__((always_inline)) {
-            const uint64_t open = gated ? gate[size_t(g) * bits_pixel] >> shift : 0;
-            uint64_t fired = 0;
-            unrolled<count>([&](int k) __attribute__((always_inline)) {
-                Vec in = load(x + size_t(g) * x_pixel + k * lanes);
-                if (term != nullptr) in = in + load(term + size_t(g) * term_pixel + k * lanes);
-                if (gated)
-                    in = in + select(mask_from_bits(uint32_t(open >> k * lanes)), gate_scale[k],
-                                     zero * gate_scale[k]);
-                Vec& membrane_of = v[g * count + k];
-                const Vec a = update<leaky>(membrane_of, in, beta), limit = theta[g * count + k];
-                const Mask spike = threshold<compare>(a, limit);
-                fired |= uint64_t(mask_bits(spike)) << k * lanes;
-                membrane_of = after_reset<reset>(a, spike, limit, value);
-            });
-            fired &= valid;
-            spikes += size_t(__builtin_popcountll(fired));
-            uint64_t* const to = bits + size_t(g) * bits_pixel;
-            *to = shift == 0 ? fired : *to | fired << shift;
-        });
-        x += x_step;
-        bits += bits_step;
-        if (gated) gate += bits_step;
-        if (term != nullptr) term += term_step;
-    }
-    unrolled<group * count>([&](int k) __attribute__((always_inline)) {
-        store(membrane + size_t(k / count) * f.v_pixel + k % count * lanes, v[k]);
-    });
-    return spikes;
+// Nanoseconds, fitted to the times of ResNet-20's and cnn-nmnist-3x3's layers at rates of 1 to 50
+// percent (nc_bench rates). Sums over events: for each output pixel and kernel row, each output
+// pixel and vector of outputs, each event that reaches an output pixel, and that times the vectors.
+struct SumsCost {
+    double row, start, event, vector;
+};
+// Over all inputs: likewise, each input and vector of outputs, and each event listed.
+struct DenseCost {
+    double row, start, input, event;
+};
+struct Costs {
+    SumsCost sums;
+    DenseCost dense;
+};
+
+// By Adding: spikes, values, integers.
+#if defined(__AVX512F__)
+static constexpr Costs costs[] = {{{1.95, 2.81, 1.12, 0.043}, {7.24, 0.77, 0.145, 0.42}},
+                                  {{3.46, 4.19, 0.376, 0.302}, {10.97, 0, 0.168, 0.61}},
+                                  {{3.98, 2.04, 0.771, 0}, {6.11, 3.26, 0.0657, 0.83}}};
+#elif defined(__AVX2__)
+static constexpr Costs costs[] = {{{2.99, 1.39, 1.09, 0.093}, {3.60, 2.34, 0.156, 0.75}},
+                                  {{0, 3.17, 0.267, 0.237}, {7.75, 0, 0.168, 0.43}},
+                                  {{4.27, 1.40, 0.778, 0.025}, {3.98, 3.59, 0.070, 0.77}}};
+#else
+static constexpr Costs costs[] = {{{8.50, 0.43, 0.216, 0.240}, {8.92, 2.78, 0.207, 1.11}},
+                                  {{0, 2.60, 0.371, 0.233}, {30.4, 0, 0.490, 1.51}},
+                                  {{8.22, 0.54, 0.163, 0.148}, {10.98, 2.88, 0.171, 1.39}}};
+#endif
+
+struct Extent {
+    double pixels, rows, vectors, inputs;  // output pixels of all steps, each one's kernel rows
+    Extent(const ConvShape& s, size_t steps)
+        : pixels(double(steps * s.out_h() * s.out_w())),
+          rows(s.out_h() * s.out_w() == 1 ? 1 : double(s.kh)),
+          vectors(double((s.cout + lanes - 1) / lanes)),
+          inputs(double(s.kh * s.kw * s.cin)) {}
+};
+
+static double sums_cost(const ConvShape& s, Adding adding, size_t steps, size_t events) {
+    const Extent e(s, steps);
+    const SumsCost& c = costs[int(adding)].sums;
+    const double reached = double(events) * e.inputs * e.pixels / double(steps * s.h * s.w * s.cin);
+    return e.pixels * (e.rows * c.row + e.vectors * c.start) +
+           reached * (c.event + e.vectors * c.vector);
 }
 
-// All channels of `group` pixels, four vectors at a time and then what is left.
-template <bool leaky, Compare compare, Reset reset, int group>
-static size_t fire_group(const NeuronRule<float>& rule, const Firing& f, size_t pixel) {
-    constexpr int most = 4 / group;
-    size_t spikes = 0;
-    for (size_t c = 0; c < f.channels;) {
-        const size_t left = (f.channels - c + 15) / 16 * 16 / lanes;
-        if (left >= size_t(most)) {
-            spikes += fire_tile<leaky, compare, reset, group, most>(rule, f, pixel, c);
-            c += size_t(most) * lanes;
-        } else if (most > 2 && left >= 2) {
-            spikes += fire_tile<leaky, compare, reset, group, 2>(rule, f, pixel, c);
-            c += 2 * lanes;
-        } else {
-            spikes += fire_tile<leaky, compare, reset, group, 1>(rule, f, pixel, c);
-            c += lanes;
-        }
-    }
-    return spikes;
+static double dense_cost(const ConvShape& s, Adding adding, size_t steps, size_t events) {
+    const Extent e(s, steps);
+    const DenseCost& c = costs[int(adding)].dense;
+    return e.pixels * (e.rows * c.row + e.vectors * (c.start + e.inputs * c.input)) +
+           double(events) * c.event;
 }
 
-template <bool leaky, Compare compare, Reset reset>
-static size_t fire_pixels(const NeuronRule<float>& rule, const Firing& f) {
-    const size_t vectors = (f.channels + 15) / 16 * 16 / lanes;
-    size_t spikes = 0, p = 0;
-    if (vectors == 1)
-        for (; p + 4 <= f.pixels; p += 4)
-            spikes += fire_group<leaky, compare, reset, 4>(rule, f, p);
-    if (vectors <= 2)
-        for (; p + 2 <= f.pixels; p += 2)
-            spikes += fire_group<leaky, compare, reset, 2>(rule, f, p);
-    for (; p < f.pixels; ++p) spikes += fire_group<leaky, compare, reset, 1>(rule, f, p);
-    return spikes;
-}
-
-template <bool leaky, Compare compare>
-static size_t fire_reset(const NeuronRule<float>& rule, const Firing& f) {
-    return rule.reset == Reset::subtract ? fire_pixels<leaky, compare, Reset::subtract>(rule, f)
-                                         : fire_pixels<leaky, compare, Reset::to_value>(rule, f);
-}
-
-template <bool leaky>
-static size_t fire_compare(const NeuronRule<float>& rule, const Firing& f) {
-    return rule.compare == Compare::greater_equal
-               ? fire_reset<leaky, Compare::greater_equal>(rule, f)
-               : fire_reset<leaky, Compare::greater>(rule, f);
-}
-
-static size_t fire(const NeuronRule<float>& rule, const Firing& f) {
-    return rule.beta == 1 ? fire_compare<false>(rule, f) : fire_compare<true>(rule, f);
+StageCosts stage_costs() {
+    return {.sums = sums_cost, .dense = dense_cost};
 }
 
 Stages stages() {
@@ -343,7 +271,7 @@ Stages stages() {
                 .expand = nullptr,
                 .sums = sums,
                 .dense = stages_dense(),
-                .fire = fire};
+                .fire = stages_fire()};
     stages_events(s);
     return s;
 }

@@ -77,6 +77,12 @@ struct Runtime::State {
         }
     }
 
+    void check_steps(size_t T) const {
+        if (T > plan.most_steps)
+            fail(std::to_string(T) + " steps, but membranes in integers hold " +
+                 std::to_string(plan.most_steps) + " at most");
+    }
+
     // Frames of `steps` steps from step t of sample n on, as the plan takes them; the caller's own
     // where they lie so, else copied by the first thread.
     const float* frames_of(Workspace& w, const Place& p, const float* x, bool temporal, size_t t,
@@ -198,6 +204,13 @@ size_t Runtime::memory_bytes() const {
     return state_->workspaces.size() * state_->plan.arena_bytes + state_->plan.constant_bytes;
 }
 
+bool Runtime::integers() const {
+    return state_->plan.integers != nullptr;
+}
+size_t Runtime::most_steps() const {
+    return state_->plan.most_steps;
+}
+
 void Runtime::reserve(size_t T, size_t N) {
     state_->reserve(T, N);
 }
@@ -207,6 +220,7 @@ void Runtime::run(const float* x, bool temporal, size_t T, size_t N, float* logi
     State& s = *state_;
     if (T == 0 || N == 0)
         fail("nothing to run: T " + std::to_string(T) + ", " + std::to_string(N) + " samples");
+    s.check_steps(T);
     s.reserve(T, N);
     s.forget_counts();
     s.step_count = 0;
@@ -245,6 +259,7 @@ void Runtime::step(const float* frame, float* output, float* mean) {
     State& s = *state_;
     Workspace& w = *s.workspaces[0];
     if (frame == nullptr && s.step_count == 0) fail("the first step of a sample needs a frame");
+    s.check_steps(s.step_count + 1);
     if (frame != nullptr) std::memcpy(w.frames.data(), frame, s.plan.elements * sizeof(float));
     if (s.step_count == 0) {
         s.forget_counts();
@@ -304,6 +319,7 @@ std::vector<LayerActivity> Runtime::activity() const {
         const double taps = double(shape.kh * shape.kw * layer->pixels()) /
                             double(shape.h * shape.w) * double(shape.cout / shape.groups);
         a.graded = layer->list == SIZE_MAX || s.plan.lists[layer->list].value != plan::none;
+        a.integers = layer->integers;
         a.multiplies = double(a.events) * taps;
         out.push_back(a);
     }

@@ -28,18 +28,24 @@ struct RuntimeOptions {
     // Above 0: a run ends after the first step at which the mean logits' largest leads the next by
     // this much.
     double exit_margin = 0;
-    bool record = false;                           // keep all spikes, for spikes()
+    bool record = false;  // keep all spikes, for spikes()
+    // A quantised network is computed in integers, 8- and 16-bit weights and 32-bit membranes, as
+    // hw/fpga has it: the same spikes as in floats, but that leaky membranes are cut as there.
+    bool integers = true;
     const kernels::Table<float>* table = nullptr;  // null: kernels::best()
 };
 
 // What a weight layer did in the last run.
 struct LayerActivity {
     std::string name;
-    size_t inputs = 0, events = 0;   // of all samples and steps: input values, and those not zero
+    // Of all samples and steps: input values, and those not zero (in integers, under a pool, all
+    // spikes).
+    size_t inputs = 0, events = 0;
     size_t outputs = 0, spikes = 0;  // of the neurons after it; 0 without
     double multiplies = 0;           // weights that events met, borders counted as inside
     bool dense = false;              // how it added last
     bool graded = false;             // events had values of their own, so they multiply
+    bool integers = false;           // weights of 8 or 16 bits
 };
 
 // Computes what neurons/forward does at inference, bit for bit: all spikes, and the output at every
@@ -59,6 +65,9 @@ class Runtime {
     size_t outputs() const;       // K
     const kernels::Table<float>& table() const;
     size_t memory_bytes() const;  // of activations, membranes and packed weights
+    bool integers() const;        // whether it computes in them
+    // So many at most keep membranes within 32 bits; more are an Error. SIZE_MAX: no limit.
+    size_t most_steps() const;
 
     // Memory for runs of this many steps and samples, so that they need not allocate.
     void reserve(size_t T, size_t N);

@@ -4,22 +4,26 @@
 #include <optional>
 #include <variant>
 
+#include "kernels/stages.h"
 #include "neurons/runtime.h"
 #include "neurons/runtime_arena.h"
 
 namespace nc::plan {
 
-// The events of an activation, kernels::EventRows.
+// The events of an activation, kernels::EventRows; or kernels::SpikeRows, of integers.
 struct EventList {
     size_t h, w, c;
     Buffer start, index, value;  // value none: all are 1
+    size_t repeats = 0;          // 0: EventRows
 };
 
-// An activation's floats [steps or 1, h, w, c]: in the arena, or still the caller's.
+// An activation's floats [steps or 1, h, w, c], or 32-bit integers: in the arena, or still the
+// caller's.
 struct Floats {
     Buffer buffer = none;
     bool timed = false;
     bool callers = false;
+    bool integers = false;
     bool defined() const { return callers || buffer != none; }
 };
 
@@ -37,24 +41,41 @@ struct Expand {
     Buffer x;
 };
 
+// Neurons' parameters: theta and v0 [padded], or [pixels, padded] where the stride is not 0.
+template <class V>
+struct Parameters {
+    const V *theta = nullptr, *v0 = nullptr, *gate_scale = nullptr;
+};
+
 // Neurons over all steps. Vectors are padded to a multiple of 16 channels.
 struct Fire {
     std::string name;
+    bool integers = false;
     kernels::NeuronRule<float> rule;
+    kernels::IntegerRule integer_rule;
     size_t pixels, channels, padded;
-    const float *theta, *v0;  // [padded], or [pixels, padded] where the stride is not 0
+    Parameters<float> floats;
+    Parameters<int32_t> whole;  // in their place
     size_t theta_pixel, v0_pixel;
     Buffer v, bits;
-    Floats x, term;                     // x none: a layer's sums
-    Buffer gate = none;                 // spikes scaled by gate_scale are added
-    const float* gate_scale = nullptr;  //
-    size_t number;                      // among the neurons
+    Floats x, term;      // x none: a layer's sums
+    Buffer gate = none;  // spikes scaled by gate_scale are added
+    size_t number;       // among the neurons
 };
 
-// A full or partial panel of a layer's weights, kernels::Stages::sums.
+// A full or partial panel of a layer's weights, for kernels::Stages::sums or IntegerStages::sums.
 struct Panel {
     size_t first, width;  // outputs; width padded to a multiple of 16
-    const float *w, *bias;
+    const float *w = nullptr, *bias = nullptr;
+    const int16_t* integer_w = nullptr;
+    const int32_t* integer_bias = nullptr;
+};
+
+// All weights of a layer, kernels::IntegerStages::dense.
+struct Fours {
+    const int8_t* w = nullptr;
+    const int32_t* bias = nullptr;
+    size_t most = 1;  // an input's largest value
 };
 
 // A Conv, or a Linear as the convolution by a kernel as large as its input.
@@ -62,7 +83,9 @@ struct Layer {
     std::string name;
     kernels::ConvShape shape;  // of one step
     const float *w, *bias;     // as the graph has them, bias may be null
-    bool binary;               // every input is 0 or 1
+    bool binary = false;       // every input is 0 or 1
+    bool integers = false;     // of spikes and their counts, to integers
+    Fours fours;
     std::vector<Panel> panels;
     size_t list = SIZE_MAX;  // the events to walk
     Floats x;                // the floats to read, where there are any without events
@@ -72,8 +95,9 @@ struct Layer {
     Buffer out = none;       // the sums [steps or 1, pixels, cout], where no neurons follow at once
     std::optional<Fire> fire;
     RuntimePath path;
-    double rate;    // events of all inputs from which dense is faster
-    size_t number;  // among the weight layers
+    kernels::Adding adding;  // what its sums cost by
+    size_t number;           // among the weight layers
+    size_t width() const { return (shape.cout + 15) / 16 * 16; }
     size_t pixels() const { return shape.out_h() * shape.out_w(); }
     bool timed() const { return list != SIZE_MAX || x.timed; }
 };
@@ -91,6 +115,13 @@ struct Sum {
     bool timed;
 };
 
+// Floats that are whole to integers, or integers to floats.
+struct Convert {
+    Floats in;
+    Buffer out;
+    size_t elements;
+};
+
 // An operation on floats of few values: pooling of analog values, activations, scaling.
 struct Map {
     Operation op;
@@ -106,7 +137,7 @@ struct Result {
     size_t elements;
 };
 
-using Stage = std::variant<MakeEvents, Expand, Layer, Neurons, Sum, Map, Result>;
+using Stage = std::variant<MakeEvents, Expand, Layer, Neurons, Sum, Convert, Map, Result>;
 
 // What is written once, when the network is compiled.
 struct Plan {
@@ -118,6 +149,9 @@ struct Plan {
     size_t threads = 1;
     const kernels::Table<float>* table = nullptr;
     const kernels::Stages* kernels = nullptr;
+    const kernels::IntegerStages* integers = nullptr;  // null: the network is computed in floats
+    const kernels::StageCosts* costs = nullptr;
+    size_t most_steps = SIZE_MAX;  // of a run
     std::vector<Stage> stages;
     std::vector<bool> once;  // by stage: done for the first steps of a sample only
     std::vector<EventList> lists;
@@ -130,7 +164,8 @@ struct Plan {
 
 Plan compile(const Graph&, const RuntimeOptions&);
 void check_supported(const Graph&);  // Error (kind model) that names all that cannot be run
-double dense_rate(size_t outputs);   // of events, from which adding all inputs is faster
+// Which path is faster for so many events of all steps, by what the table's kernels cost.
+bool dense_is_faster(const Plan&, const Layer&, size_t steps, size_t events);
 
 constexpr size_t most_steps = 32;                // of a chunk
 constexpr size_t slab_bytes = 256 << 10;         // weights that stay in the second cache

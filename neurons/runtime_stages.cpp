@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 namespace nc::plan {
 namespace {
@@ -19,7 +20,10 @@ class Runner {
         const kernels::EventRows rows = rows_of(s.list);
         const Range r = share(place_.steps * rows.h);
         size_t& count = own().list_events[s.list];
-        if (s.bits == none)
+        if (plan_.lists[s.list].repeats > 0)
+            count = plan_.integers->list(at<uint64_t>(s.bits), *s.pool, spike_rows_of(s.list),
+                                         r.begin, r.end);
+        else if (s.bits == none)
             count = k_.graded(at(s.x), rows, r.begin, r.end);
         else if (s.pool)
             count = k_.pooled(at<uint64_t>(s.bits), *s.pool, rows, r.begin, r.end);
@@ -39,26 +43,29 @@ class Runner {
             size_t events = 0;
             for (size_t i = 0; i < place_.threads; ++i)
                 events += place_.counters[i].list_events[s.list];
-            const size_t inputs = place_.steps * s.shape.h * s.shape.w * s.shape.cin;
-            dense = s.path == RuntimePath::dense ||
-                    (s.path == RuntimePath::automatic && double(events) > s.rate * double(inputs));
+            dense =
+                s.path == RuntimePath::dense || (s.path == RuntimePath::automatic &&
+                                                 dense_is_faster(plan_, s, place_.steps, events));
             if (place_.thread == 0) own().layer_events[s.number] += events;
         } else if (place_.thread == 0) {
             own().layer_events[s.number] +=
                 (s.x.timed ? place_.steps : 1) * s.shape.h * s.shape.w * s.shape.cin;
         }
         if (place_.thread == 0) own().dense[s.number] = dense;
-        if (dense)
-            add_all(s);
+        if (s.integers)
+            dense ? add_all_integers(s) : add_events<int32_t>(s);
         else
-            add_events(s);
+            dense ? add_all(s) : add_events<float>(s);
     }
 
     void run(const Neurons& s) {
         const Fire& f = s.fire;
         const Range pixels = share(f.pixels);
-        fire(f, {pixels, 0, f.channels}, at(f.x) + pixels.begin * f.channels, f.channels,
-             f.x.timed ? f.pixels * f.channels : 0);
+        const size_t step = f.x.timed ? f.pixels * f.channels : 0;
+        const auto run_on = [&](const auto* x) {
+            fire(f, {pixels, 0, f.channels}, x + pixels.begin * f.channels, f.channels, step);
+        };
+        f.integers ? run_on(at<int32_t>(f.x.buffer)) : run_on(at(f.x));
     }
 
     void run(const Sum& s) {
@@ -74,6 +81,15 @@ class Runner {
             for (size_t i = 1; i < s.terms.size(); ++i)
                 plan_.table->elementwise.add(queue, y, term(i), y, s.elements);
         }
+    }
+
+    void run(const Convert& s) {
+        if (place_.thread != 0) return;
+        const size_t n = (s.in.timed ? place_.steps : 1) * s.elements;
+        if (s.in.integers)
+            std::copy_n(at<int32_t>(s.in.buffer), n, at<float>(s.out));
+        else
+            std::copy_n(at(s.in), n, at<int32_t>(s.out));
     }
 
     void run(const Map& s) {
@@ -108,6 +124,12 @@ class Runner {
                 l.c};
     }
 
+    kernels::SpikeRows spike_rows_of(size_t list) const {
+        const EventList& l = plan_.lists[list];
+        return {
+            at<uint32_t>(l.start), at<uint32_t>(l.index), place_.steps, l.h, l.w, l.c, l.repeats};
+    }
+
     // This thread's part of n things.
     Range share(size_t n) const {
         return {n * place_.thread / place_.threads, n * (place_.thread + 1) / place_.threads};
@@ -119,18 +141,34 @@ class Runner {
         Range pixels;
         size_t first, channels;  // from a multiple of 64 on
     };
+    template <class V>
+    static const Parameters<V>& parameters(const Fire& f) {
+        if constexpr (std::is_same_v<V, float>)
+            return f.floats;
+        else
+            return f.whole;
+    }
+    size_t fire(const Fire& f, const kernels::Firing& firing) const {
+        return k_.fire(f.rule, firing);
+    }
+    size_t fire(const Fire& f, const kernels::IntegerFiring& firing) const {
+        return plan_.integers->fire(f.integer_rule, firing);
+    }
     // x: of the first pixel and channel.
-    void fire(const Fire& f, const Block& b, const float* x, size_t x_pixel, size_t x_step) const {
+    template <class V>
+    void fire(const Fire& f, const Block& b, const V* x, size_t x_pixel, size_t x_step) const {
         if (b.pixels.begin == b.pixels.end || b.channels == 0) return;
+        const Parameters<V>& p0 = parameters<V>(f);
         const size_t words = (f.channels + 63) / 64, at_pixel = b.pixels.begin;
-        float* const v = at<float>(f.v) + at_pixel * f.padded + b.first;
+        V* const v = at<V>(f.v) + at_pixel * f.padded + b.first;
         if (place_.fresh) {
             const size_t width = std::min((b.channels + 15) / 16 * 16, f.padded - b.first);
             for (size_t p = at_pixel; p < b.pixels.end; ++p)
-                std::memcpy(v + (p - at_pixel) * f.padded, f.v0 + p * f.v0_pixel + b.first,
-                            width * sizeof(float));
+                std::memcpy(v + (p - at_pixel) * f.padded, p0.v0 + p * f.v0_pixel + b.first,
+                            width * sizeof(V));
         }
-        kernels::Firing firing = {};
+        std::conditional_t<std::is_same_v<V, float>, kernels::Firing, kernels::IntegerFiring>
+            firing = {};
         firing.pixels = b.pixels.end - at_pixel;
         firing.channels = b.channels;
         firing.steps = place_.steps;
@@ -138,32 +176,50 @@ class Runner {
         firing.x_pixel = x_pixel;
         firing.x_step = x_step;
         if (f.term.defined()) {
-            firing.term = at(f.term) + at_pixel * f.channels + b.first;
+            firing.term = at<V>(f.term.buffer) + at_pixel * f.channels + b.first;
             firing.term_pixel = f.channels;
             firing.term_step = f.term.timed ? f.pixels * f.channels : 0;
         }
         const size_t word = at_pixel * words + b.first / 64;
         if (f.gate != none) {
             firing.gate = at<uint64_t>(f.gate) + word;
-            firing.gate_scale = f.gate_scale + b.first;
+            firing.gate_scale = p0.gate_scale + b.first;
         }
-        firing.theta = f.theta + at_pixel * f.theta_pixel + b.first;
+        firing.theta = p0.theta + at_pixel * f.theta_pixel + b.first;
         firing.theta_pixel = f.theta_pixel;
         firing.v = v;
         firing.v_pixel = f.padded;
         firing.bits = at<uint64_t>(f.bits) + word;
         firing.bits_pixel = words;
         firing.bits_step = f.pixels * words;
-        own().spikes[f.number] += k_.fire(f.rule, firing);
+        own().spikes[f.number] += fire(f, firing);
     }
 
     // ------------------------------------------------------------------------------------------
     // weight layers
-    void add_events(const Layer& s) const {
+    // One panel's sums of output pixels [begin, end), a slab of its weights after the other.
+    void add_panel(const Layer& s, const Panel& panel, float* sums, size_t begin,
+                   size_t end) const {
         const kernels::EventRows rows = rows_of(s.list);
-        const size_t pixels = s.pixels(), slab = slab_rows(s), steps = place_.steps;
-        float* const sums =
-            reinterpret_cast<float*>(at<char>(s.tiles) + place_.thread * tile_room(s, plan_.chunk));
+        const size_t slab = slab_rows(s);
+        for (size_t from = 0; from < s.shape.kh; from += slab)
+            k_.sums(rows, panel.w, panel.bias, panel.width, sums, s.shape, begin, end, from,
+                    std::min(from + slab, s.shape.kh));
+    }
+    void add_panel(const Layer& s, const Panel& panel, int32_t* sums, size_t begin,
+                   size_t end) const {
+        const kernels::SpikeRows rows = spike_rows_of(s.list);
+        const size_t slab = slab_rows(s);
+        for (size_t from = 0; from < s.shape.kh; from += slab)
+            plan_.integers->sums(rows, panel.integer_w, panel.integer_bias, panel.width, sums,
+                                 s.shape, begin, end, from, std::min(from + slab, s.shape.kh));
+    }
+
+    template <class V>
+    void add_events(const Layer& s) const {
+        const size_t pixels = s.pixels(), steps = place_.steps;
+        V* const sums =
+            reinterpret_cast<V*>(at<char>(s.tiles) + place_.thread * tile_room(s, plan_.chunk));
         const size_t most = tile_pixels(s, steps);
         // Pixels of panel after panel, in one run.
         const Range mine = share(s.panels.size() * pixels);
@@ -171,9 +227,7 @@ class Runner {
             const Panel& panel = s.panels[unit / pixels];
             const size_t begin = unit % pixels;
             const size_t end = std::min({begin + most, pixels, begin + mine.end - unit});
-            for (size_t from = 0; from < s.shape.kh; from += slab)
-                k_.sums(rows, panel.w, panel.bias, panel.width, sums, s.shape, begin, end, from,
-                        std::min(from + slab, s.shape.kh));
+            add_panel(s, panel, sums, begin, end);
             const size_t channels = std::min(panel.width, s.shape.cout - panel.first);
             if (s.fire)
                 fire(*s.fire, {{begin, end}, panel.first, channels}, sums, panel.width,
@@ -181,10 +235,9 @@ class Runner {
             else
                 for (size_t p = begin; p < end; ++p)
                     for (size_t t = 0; t < steps; ++t)
-                        std::memcpy(
-                            at<float>(s.out) + (t * pixels + p) * s.shape.cout + panel.first,
-                            sums + (t * (end - begin) + p - begin) * panel.width,
-                            channels * sizeof(float));
+                        std::memcpy(at<V>(s.out) + (t * pixels + p) * s.shape.cout + panel.first,
+                                    sums + (t * (end - begin) + p - begin) * panel.width,
+                                    channels * sizeof(V));
             unit += end - begin;
         }
     }
@@ -219,6 +272,31 @@ class Runner {
         const Range mine = share(s.pixels());
         fire(*s.fire, {mine, 0, shape.cout}, y + mine.begin * shape.cout, shape.cout,
              s.pixels() * shape.cout);
+    }
+
+    void add_all_integers(const Layer& s) const {
+        const kernels::SpikeRows rows = spike_rows_of(s.list);
+        const Range r = share(place_.steps * rows.h);
+        plan_.integers->count(rows, at<uint8_t>(s.expanded), r.begin, r.end);
+        place_.meet();
+        kernels::ConvShape shape = s.shape;
+        shape.n = place_.steps;
+        const size_t pixels = shape.n * s.pixels(), width = s.width();
+        int32_t* const y = at<int32_t>(s.sums);
+        const bool by_pixels = pixels >= 12 * place_.threads;
+        const Range outputs = by_pixels ? Range{0, width / 16} : share(width / 16);
+        const Range mine = by_pixels ? share(pixels) : Range{0, pixels};
+        plan_.integers->dense(at<uint8_t>(s.expanded), s.fours.w, s.fours.bias, s.fours.most, y,
+                              shape, mine.begin, mine.end, outputs.begin * 16, outputs.end * 16);
+        place_.meet();
+        if (s.fire) {
+            const Range own = share(s.pixels());
+            fire(*s.fire, {own, 0, shape.cout}, y + own.begin * width, width, s.pixels() * width);
+            return;
+        }
+        const Range copied = share(pixels);
+        for (size_t p = copied.begin; p < copied.end; ++p)
+            std::copy_n(y + p * width, shape.cout, at<int32_t>(s.out) + p * shape.cout);
     }
 
     // ------------------------------------------------------------------------------------------
@@ -323,14 +401,15 @@ void check_supported(const Graph& g) {
         throw Error("[runtime] " + refused, ErrorKind::model, "nc_convert eval runs such networks");
 }
 
-// Measured with AVX2 on ResNet-20's layers.
-double dense_rate(size_t outputs) {
-    return outputs < 64 ? 0.27 : 0.5;
+bool dense_is_faster(const Plan& plan, const Layer& layer, size_t steps, size_t events) {
+    return plan.costs->dense(layer.shape, layer.adding, steps, events) <
+           plan.costs->sums(layer.shape, layer.adding, steps, events);
 }
 
 size_t slab_rows(const Layer& layer) {
     const size_t row = layer.shape.kw * layer.shape.cin * layer.panels.front().width;
-    return std::clamp<size_t>(slab_bytes / (row * sizeof(float)), 1, layer.shape.kh);
+    const size_t weight = layer.integers ? sizeof(int16_t) : sizeof(float);
+    return std::clamp<size_t>(slab_bytes / (row * weight), 1, layer.shape.kh);
 }
 
 size_t tile_room(const Layer& layer, size_t steps) {
