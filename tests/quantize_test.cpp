@@ -231,12 +231,8 @@ TEST_CASE("training that knows it will be rounded gives back what 2-bit weights 
     const auto training = quarters(400, 3), data = quarters(200, 4);
     Model model;
     model.graph = spiking(small_network(3, true));
-    // Drawn weights leave the thresholds far from the membranes: a slope as narrow as they are learns
-    // too slowly for the few epochs here.
-    for (Node& node : model.graph.nodes)
-        if (auto* neuron = std::get_if<Neuron>(&node.op)) neuron->rule.scale_width = false;
     ConvertOptions o;
-    o.if_epochs = 4;
+    o.if_epochs = 8;
     o.batch = 20;
     const Graph exact = finetune(compute, model, *training, nullptr, o).model.graph;
     QuantizeOptions two = options(2);
@@ -253,7 +249,7 @@ TEST_CASE("training that knows it will be rounded gives back what 2-bit weights 
     const double with_training = accuracy(aware);
     MESSAGE("2 bits: " << after << " %, trained for them " << with_training << " %");
     CHECK(with_training > after + 3);
-    CHECK(with_training > 60);  // chance is 25
+    CHECK(with_training > 80);  // chance is 25
     // What was trained is in floats: finer than two bits.
     const auto w = std::get<Linear>(aware.nodes[find_node(aware, "fc1")].op).weight;
     std::set<float> values;
