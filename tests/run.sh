@@ -12,7 +12,8 @@ usage: bash tests/run.sh [--full] [STAGE...]
 
 Stages, all of them by default:
   gcc       g++ release: the test binary once for every instruction set this machine has (the kernel
-            cases only once: they try all of them against the reference each time)
+            cases only once: they try all of them against the reference each time); the runtime under the
+            thread sanitizer
   clang     clang++: the test binary, and every reader of files fuzzed for NC_FUZZ_SECONDS (1; 20 with --full)
   sanitize  g++ with address and undefined sanitizers: the test binary
   scripts   whole programs, embedding the library, faults planted in kernels, fetch, layers and README, against the g++ release build
@@ -69,9 +70,9 @@ build() {
     return 1
 }
 
-# cases NAME BUILD ARGUMENT...: one run of the test binary, counted by its own summary.
+# cases NAME BINARY ARGUMENT...: one run of a test binary, counted by its own summary.
 cases() {
-    local name=$1 binary=build-$2/nc_test log=$logs/cases-${1//[^a-z0-9]/-}.log status=0 line p f s
+    local name=$1 binary=build-$2 log=$logs/cases-${1//[^a-z0-9]/-}.log status=0 line p f s
     shift 2
     say "$name: test cases"
     timeout 1200 "$binary" --no-colors=true "$@" >"$log" 2>&1 || status=$?
@@ -126,7 +127,7 @@ gcc_built=''
 gcc_build() {
     options=(--buildtype=release)
     [ -n "$gcc_built" ] ||
-        { CC=gcc CXX=g++ build gcc all nc_test integer_emit && gcc_built=yes || gcc_built=no; }
+        { CC=gcc CXX=g++ build gcc all nc_test nc_race integer_emit && gcc_built=yes || gcc_built=no; }
     [ "$gcc_built" = yes ]
 }
 
@@ -142,11 +143,12 @@ gcc_stage() {
             skips+="g++ $isa: $why"$'\tg++\n'
         elif [ -z "$best" ]; then
             best=$isa
-            later on "$isa" cases "g++ $isa" gcc
+            later on "$isa" cases "g++ $isa" gcc/nc_test
         else
-            later on "$isa" cases "g++ $isa" gcc "${light[@]}"
+            later on "$isa" cases "g++ $isa" gcc/nc_test "${light[@]}"
         fi
     done
+    later on reference cases 'g++ with the thread sanitizer' gcc/nc_race "${threads[@]}"
 }
 
 clang_stage() {
@@ -155,13 +157,13 @@ clang_stage() {
     need_packages libclang-rt-dev || echo 'fuzz: no package libclang-rt-dev'
     local seconds=1
     [ "${NC_FULL:-}" != 1 ] || seconds=20
-    CC=clang CXX=clang++ build clang all nc_test nc_fuzz && later cases 'clang++' clang &&
+    CC=clang CXX=clang++ build clang all nc_test nc_fuzz && later cases 'clang++' clang/nc_test &&
         later script fuzz env NC_BUILD="$PWD/build-clang" bash tests/fuzz/run.sh "${NC_FUZZ_SECONDS:-$seconds}"
 }
 
 sanitize_stage() {
     options=(--buildtype=release -Doptimization=1 -Dcuda=disabled -Db_sanitize=address,undefined)
-    CC=gcc CXX=g++ build sanitize nc_test && later cases 'g++ with sanitizers' sanitize
+    CC=gcc CXX=g++ build sanitize nc_test && later cases 'g++ with sanitizers' sanitize/nc_test
 }
 
 scripts_stage() {
@@ -186,6 +188,9 @@ python_stage() {
 # What the test binary leaves out where the instruction set in use is not the machine's best: cases that try every
 # table whichever is in use, or none, or a device's own.
 light=('--source-file-exclude=*kernels_*,*analog_test*,*convert_whole_*,*device_*,*cuda_*,*dataset_*,*augment_*,*events_*,*recordings_*,*damage_*,*io_test*,*weights_*,*zip_*,*onnx_*,*nir_file_*,*report_*')
+
+# Cases in which threads work together, or side by side.
+threads=('--test-case=runtime: a batch*,runtime: every operation*,runtime in integers: what floats*,analog: a sample*,analog: every operation*,nc.h: models*')
 
 packages=(meson ninja-build g++ pkg-config libxsimd-dev doctest-dev zlib1g-dev nlohmann-json3-dev
     libcli11-dev libfmt-dev libhdf5-dev libprotobuf-dev protobuf-compiler dataset-fashion-mnist)
