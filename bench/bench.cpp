@@ -132,6 +132,16 @@ std::vector<Measured> read_rows(const Json& json, const std::string& path) {
 
 }  // namespace
 
+Timing timing_of(std::vector<double> times) {
+    std::sort(times.begin(), times.end());
+    const double median = quantile(times, 0.5);
+    return {.median = median,
+            .minimum = times.front(),
+            .spread_percent = 100 * (quantile(times, 0.75) - quantile(times, 0.25)) / median,
+            .processor = 0,
+            .runs = times.size()};
+}
+
 Timing time_runs(double seconds, Compute& compute, const std::function<void()>& body) {
     body();
     compute.wait();
@@ -152,13 +162,10 @@ Timing time_runs(double seconds, Compute& compute, const std::function<void()>& 
     } while (times.size() < 3 || now() - begin < seconds);
     const size_t runs = times.size() * batch;
     const double used = (processor_now() - processor) / double(runs);
-    std::sort(times.begin(), times.end());
-    const double median = quantile(times, 0.5);
-    return {.median = median,
-            .minimum = times.front(),
-            .spread_percent = 100 * (quantile(times, 0.75) - quantile(times, 0.25)) / median,
-            .processor = used,
-            .runs = runs};
+    Timing out = timing_of(std::move(times));
+    out.processor = used;
+    out.runs = runs;
+    return out;
 }
 
 double Machine::measured(const std::string& key, const std::function<double()>& measure) {

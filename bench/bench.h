@@ -21,6 +21,8 @@ struct Timing {
 // short bodies are timed several at once, and a time includes waiting for what was given to a
 // device.
 Timing time_runs(double seconds, Compute&, const std::function<void()>& body);
+// Of runs that something else repeated; at least one.
+Timing timing_of(std::vector<double> seconds_of_runs);
 
 // What this machine does at best; measured on first use, on this many threads.
 class Machine {

@@ -40,6 +40,23 @@ std::vector<int> chosen_threads(const Settings& s) {
     return s.threads.empty() ? std::vector<int>{usable_threads()} : s.threads;
 }
 
+std::vector<std::unique_ptr<Compute>> chosen_computes(const Settings& s) {
+    std::vector<std::unique_ptr<Compute>> out;
+    for (const Table* table : chosen_tables(s)) {
+        if (table->cuda && table == kernels::cuda_vendor()) {
+            program::Common on_card = s.common;
+            on_card.device = "cuda";
+            out.emplace_back(new Compute(program::make_compute(on_card)));
+        } else if (table->cuda) {
+            out.push_back(std::make_unique<Compute>(*table, *kernels::cuda_backend()));
+        } else {
+            for (const int n : chosen_threads(s))
+                out.push_back(std::make_unique<Compute>(*table, n));
+        }
+    }
+    return out;
+}
+
 void prepare(const Settings& s) {
     if (s.common.json && !s.common.json_file.empty())
         program::check_output(s.common.json_file, s.common.force);
@@ -52,13 +69,12 @@ void prepare(const Settings& s) {
 namespace {
 
 using namespace nc;
-using bench::chosen_tables;
-using bench::chosen_threads;
+using bench::chosen_computes;
 using bench::Machine;
 using bench::prepare;
-using bench::usable_threads;
 using bench::Row;
 using bench::Settings;
+using bench::usable_threads;
 
 void add_output_options(CLI::App& app, program::Common& c) {
     app.add_option_function<std::vector<std::string>>(
@@ -87,24 +103,6 @@ void add_measuring_options(CLI::App& app, Settings& s) {
         ->capture_default_str()
         ->check(CLI::Range(0.0, 3600.0));
     add_output_options(app, s.common);
-}
-
-// Where each table works: on the host with every number of threads asked for, or on the card.
-std::vector<std::unique_ptr<Compute>> chosen_computes(const Settings& s) {
-    std::vector<std::unique_ptr<Compute>> out;
-    for (const bench::Table* table : chosen_tables(s)) {
-        if (table->cuda && table == kernels::cuda_vendor()) {
-            program::Common on_card = s.common;
-            on_card.device = "cuda";
-            out.emplace_back(new Compute(program::make_compute(on_card)));
-        } else if (table->cuda) {
-            out.push_back(std::make_unique<Compute>(*table, *kernels::cuda_backend()));
-        } else {
-            for (const int n : chosen_threads(s))
-                out.push_back(std::make_unique<Compute>(*table, n));
-        }
-    }
-    return out;
 }
 
 // Every case on every table with every number of threads. Rows appear as they are measured, unless
@@ -232,6 +230,7 @@ int main(int argc, char** argv) {
         "  nc_bench ann ann.safetensors --batch 1,32 --conv direct,auto\n"
         "  nc_bench rates resnet20 --T 16 --rates 1,5,20,50\n"
         "  nc_bench bptt --neuron if --T 4,16 --elements 8388608\n"
+        "  nc_bench train --model cnn-nmnist --T 16 --batch 32\n"
         "  nc_bench compare before.json now.json --max-ratio 1.1\n"
         "Exit codes: 0 success, 1 compare found a slower row, 2 bad usage.");
 
@@ -326,6 +325,40 @@ int main(int argc, char** argv) {
         ->check(CLI::Range(size_t(1), plan::most_steps));
     add_measuring_options(*rates, s);
 
+    CLI::App* training = app.add_subcommand(
+        "train",
+        "a network's training step: forward, back in time, update; gradients are checked against "
+        "the reference first");
+    training
+        ->add_option("--model", s.model,
+                     "a name of the zoo, a model's file, or a network described by a JSON file")
+        ->required();
+    training->add_option("--neuron", s.neuron, "of a network of the zoo: if, lif; relu for none")
+        ->capture_default_str()
+        ->check(CLI::IsMember({"if", "lif", "relu", "qcfs"}));
+    training->add_option("--T", s.steps, "time steps, a list")
+        ->delimiter(',')
+        ->capture_default_str()
+        ->check(CLI::Range(size_t(1), size_t(1) << 20));
+    training->add_option("--batch", s.batches, "samples at once, a list")
+        ->delimiter(',')
+        ->capture_default_str()
+        ->check(CLI::Range(size_t(1), size_t(1) << 16));
+    training->add_option("--data", s.common.data,
+                         "folder of the data sets (default: NC_DATA), for models that name one");
+    training->add_flag(
+        "--frames", s.frames,
+        "drawn samples are recordings, another frame at each step (cnn-nmnist takes no "
+        "others)");
+    training->add_flag("--recompute", s.recompute,
+                       "compute again in the way back instead of keeping");
+    training
+        ->add_option("--dump", s.dump,
+                     "write the last row's input.npy, labels.npy, run.json, and model.safetensors "
+                     "and stepped.safetensors, which differ by the gradients, into this folder")
+        ->type_name("DIR");
+    add_measuring_options(*training, s);
+
     CLI::App* comparing = app.add_subcommand(
         "compare", "the rows two results share; exit 1 when one is slower in the second");
     comparing->add_option("a", s.compare_a, "before")->required()->type_name("A.json");
@@ -342,6 +375,7 @@ int main(int argc, char** argv) {
         if (infer->parsed()) return bench::run_infer(s);
         if (ann->parsed()) return bench::run_ann(s);
         if (rates->parsed()) return bench::run_rates(s);
+        if (training->parsed()) return bench::run_train(s);
         return run_compare(s);
     });
 }

@@ -13,6 +13,7 @@ namespace nc::bench {
 struct Settings {
     program::Common common;
     std::vector<std::string> tables, neurons = {"if"};
+    std::string neuron = "lif";  // of a network to train
     std::vector<int> threads;
     std::vector<size_t> steps = {4, 16};
     std::string filter, compare_a, compare_b;
@@ -25,13 +26,15 @@ struct Settings {
     std::vector<size_t> batches = {1};
     std::vector<std::string> modes = {"auto"}, convs = {"auto"};
     size_t latency_runs = 0;
-    bool layers = false, floats = false;
+    bool layers = false, floats = false, recompute = false, frames = false;
     std::string dump;
 };
 
 // The tables and numbers of threads that were asked for, or the usual ones; Error by name.
 std::vector<const Table*> chosen_tables(const Settings&);
 std::vector<int> chosen_threads(const Settings&);
+// Where each table works: on the host with every number of threads asked for, or on the card.
+std::vector<std::unique_ptr<Compute>> chosen_computes(const Settings&);
 // Before anything is measured: whether the result can be written, and who else is at work.
 void prepare(const Settings&);
 
@@ -39,5 +42,6 @@ void prepare(const Settings&);
 int run_infer(const Settings&);
 int run_ann(const Settings&);
 int run_rates(const Settings&);
+int run_train(const Settings&);
 
 }  // namespace nc::bench

@@ -1,4 +1,4 @@
-// nc_bench's commands on whole networks: infer, ann and rates.
+// nc_bench's commands on whole networks: infer, ann, rates and train.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -7,6 +7,7 @@
 #include "bench/nc_bench.h"
 #include "bench/networks.h"
 #include "bench/rates.h"
+#include "bench/training.h"
 #include "engine/error.h"
 #include "io/npy.h"
 #include "neurons/zoo.h"
@@ -44,20 +45,27 @@ ConvChoice conv_named(const std::string& name) {
     return ConvChoice::automatic;
 }
 
-// A network by the zoo's name, its weights as at the start of training, or a file.
-Graph graph_named(const std::string& name, bool* temporal) {
-    *temporal = name == "cnn-nmnist-3x3";
+// A network by the zoo's name, or described by a JSON file, its weights as at the start of
+// training; or a model's file.
+Model model_named(const std::string& name, const std::string& neuron, bool* temporal) {
+    Model out;
+    *temporal = name.starts_with("cnn-nmnist");
+    if (name.ends_with(".json")) {
+        out.graph = draw_weights(graph_from_json(read_json(name), {}, name), 0);
+        return out;
+    }
     const auto known = model_names();
     if (std::find(known.begin(), known.end(), name) == known.end()) {
-        const Model model = load_model(name);
-        for (const Node& node : model.graph.nodes)  // recordings have two polarities
+        out = load_model(name);
+        for (const Node& node : out.graph.nodes)  // recordings have two polarities
             if (const auto* input = std::get_if<Input>(&node.op))
                 *temporal = input->shape.back() == 2;
-        return model.graph;
+        return out;
     }
     ZooOptions options;
-    options.activation = "if";
-    return make_model(name, *temporal ? Shape{34, 34, 2} : Shape{32, 32, 3}, 10, options);
+    options.activation = neuron;
+    out.graph = make_model(name, *temporal ? Shape{34, 34, 2} : Shape{32, 32, 3}, 10, options);
+    return out;
 }
 
 }  // namespace
@@ -211,7 +219,7 @@ int run_rates(const Settings& s) {
         for (const size_t T : s.steps)
             for (const std::string& name : s.models) {
                 RatesCase c = {table, T, false, s.rates, s.seconds};
-                const Graph graph = graph_named(name, &c.temporal);
+                const Graph graph = model_named(name, "if", &c.temporal).graph;
                 const std::string stem = name.substr(name.find_last_of('/') + 1);
                 measure_rates(graph, c, [&](const RateRow& r) {
                     const std::string layer =
@@ -242,6 +250,59 @@ int run_rates(const Settings& s) {
     json["worst"] = where;
     if (s.common.json && s.common.json_file.empty()) fmt::print("{}\n", json.dump(2));
     if (s.common.json && !s.common.json_file.empty()) write_json(s.common.json_file, json);
+    return program::success;
+}
+
+int run_train(const Settings& s) {
+    const auto computes = chosen_computes(s);
+    bool temporal = false;
+    Model model = model_named(s.model, s.neuron, &temporal);
+    const Graph& graph = model.graph;
+    temporal = temporal || s.frames;
+    prepare(s);
+    const bool text = !s.common.json || !s.common.json_file.empty();
+    const std::string stem = s.model.substr(s.model.find_last_of('/') + 1);
+    const std::string name = stem.substr(0, stem.find_last_of('.'));
+    Machine machine;
+    std::vector<Row> rows;
+    Json extra = Json::array();
+    if (text) fmt::print("{}\n", row_header());
+    for (const size_t T : s.steps)
+        for (const size_t batch : s.batches) {
+            TrainingBatch samples = random_training_batch(graph, temporal, T, batch, 1);
+            std::string source = "drawn samples";
+            if (!model.info.dataset.empty()) {
+                const Samples real = samples_for(model, s.common.data, T, batch);
+                samples.x = real.x;
+                samples.temporal = real.temporal;
+                source = real.source;
+            }
+            for (const auto& compute : computes) {
+                const auto row = measure_training(machine, name, graph, samples, *compute,
+                                                  s.seconds, s.recompute);
+                rows.push_back(row.row);
+                extra.push_back(
+                    {{"samples", source}, {"loss", row.loss}, {"peak_bytes", row.peak_bytes}});
+                if (text)
+                    fmt::print("{}\n    {}, loss {:.6f}, peak {:.1f} MB\n", row_text(row.row),
+                               source, row.loss, double(row.peak_bytes) * 1e-6);
+                std::fflush(stdout);
+                if (s.dump.empty()) continue;
+                const std::vector<float> labels(samples.labels.begin(), samples.labels.end());
+                save_npy(s.dump + "/input.npy", samples.x);
+                save_npy(s.dump + "/labels.npy", Tensor::from(labels, {labels.size()}));
+                save_model(s.dump + "/model.safetensors", model);
+                Model stepped;
+                stepped.graph = row.stepped;
+                save_model(s.dump + "/stepped.safetensors", stepped);
+                write_json(s.dump + "/run.json", {{"T", T}, {"batch", batch}, {"loss", row.loss}});
+            }
+        }
+    if (text)
+        fmt::print(
+            "floor %: the products of all weight layers as if inputs were dense, "
+            "forward and for both gradients, at the FMA peak, over the minimum\n");
+    print_rows(s, rows, machine, extra);
     return program::success;
 }
 

@@ -108,18 +108,6 @@ std::string shape_text(const plan::Layer& l) {
                        s.h, s.w, kind);
 }
 
-Timing timing_of(std::vector<double> times) {
-    std::sort(times.begin(), times.end());
-    const size_t n = times.size();
-    Timing t;
-    t.runs = n;
-    t.minimum = times.front();
-    t.median = times[n / 2];
-    t.spread_percent = 100 * (times[n - 1 - n / 4] - times[n / 4]) / t.median;
-    for (const double s : times) t.processor += s / double(n);
-    return t;
-}
-
 }  // namespace
 
 double RateRow::ratio() const {

@@ -331,9 +331,16 @@ refuses 'nc_bench: unknown option' 2 'no-such' "$bench" machine --no-such-option
 for command in eval sparsity energy neurobench finetune export info backends; do
     expect "nc_convert $command --help" 0 'Usage' "$convert" $command --help
 done
-for command in machine kernels infer ann bptt compare; do
+for command in machine kernels infer ann rates bptt train compare; do
     expect "nc_bench $command --help" 0 'Usage' "$bench" $command --help
 done
+mkdir step
+expect 'nc_bench train: recordings, drawn weights' 0 'train.linear_lif/T5-batch3' \
+    "$bench" train --model "$root/bench/peers/linear_lif.json" --frames --T 5 --batch 3 --seconds 0 --dump step
+check 'nc_bench train: what it dumps' bash -c '[ "$(ls step | tr "\n" " ")" = "input.npy labels.npy model.safetensors run.json stepped.safetensors " ]'
+expect 'nc_bench train: pictures of a model' 0 '2 test samples of mnist' \
+    "$bench" train --model snn.safetensors --T 2 --batch 2 --seconds 0
+refuses 'nc_bench train: unknown network' 3 'lennet' "$bench" train --model lennet --T 2
 expect 'a mistyped option is suggested' 2 "did you mean '--epochs'" "$train" --model mlp "${small[@]}" --epoch 1 --out refused.safetensors
 printf 'model = "mlp"\ndataset = "mnist"\nepochs = 1\nseed = 1\n' >run.toml
 succeeds '--config' "$train" --config run.toml --out configured.safetensors

@@ -327,7 +327,14 @@ TEST_CASE("runtime: what cannot be run is refused by name") {
 
 // Counted while `counting`: a run on one thread allocates nothing, and calls the system for
 // nothing.
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && defined(__GLIBC__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define NC_OTHERS_MALLOC  // a sanitizer's
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define NC_OTHERS_MALLOC
+#endif
+#endif
+#if !defined(NC_OTHERS_MALLOC) && defined(__GLIBC__)
 namespace {
 std::atomic<bool> counting = false;
 std::atomic<size_t> allocations = 0;

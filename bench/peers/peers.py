@@ -81,9 +81,11 @@ class Peer:
         nodes, self.edges, tensors = read_model(model)
         self.nodes = nodes
         self.tensors = {name: torch.from_numpy(value) for name, value in tensors.items()}
-        self.temporal = x.ndim == 5
+        self.temporal = x.ndim in (3, 5)
         x = torch.from_numpy(x)
-        self.x = x.permute(0, 1, 4, 2, 3).contiguous() if self.temporal else x.permute(0, 3, 1, 2).contiguous()
+        if x.ndim > 3:
+            x = x.movedim(-1, -3).contiguous()
+        self.x = x
         self.neurons = {n["name"]: self.neuron(n) for n in nodes if n["op"] == "neuron"}
         self.count = False
 
@@ -94,40 +96,44 @@ class Peer:
         theta = self.parameter(node, "theta")
         return theta.reshape(1, -1, 1, 1) if theta.numel() > 1 else theta.item()
 
-    def run(self):
-        torch, F = self.torch, self.torch.nn.functional
+    def forward(self):
+        """The mean logits, [batch, classes]."""
+        F = self.torch.nn.functional
         values, timed = {}, {}
         self.spikes = 0
-        with torch.inference_mode():
-            for node in self.nodes:
-                name, op = node["name"], node["op"]
-                inputs = self.edges.get(name, [])
-                x = values[inputs[0]] if inputs else self.x
-                time_axis = any(timed[i] for i in inputs) if inputs else self.temporal
-                for other in inputs[1:]:
-                    a, b = x, values[other]
-                    if timed[inputs[0]] and not timed[other]:
-                        b = b.unsqueeze(0)
-                    if timed[other] and not timed[inputs[0]]:
-                        a = a.unsqueeze(0)
-                    x = a + b
-                if op == "neuron":
-                    if not time_axis:
-                        x = x.unsqueeze(0).expand(self.T, *x.shape)
-                    x = self.neurons[name](x)
-                    time_axis = True
-                    if self.count:
-                        self.spikes += int((x != 0).sum())
-                    if node.get("amplitude", "theta") == "theta":
-                        x = x * self.theta(node)
-                elif op not in ("input", "output", "add"):
-                    lead = x.shape[:2] if time_axis else x.shape[:1]
-                    flat = x.flatten(0, 1) if time_axis else x
-                    flat = self.stateless(F, node, op, flat)
-                    x = flat.reshape(*lead, *flat.shape[1:])
-                values[name], timed[name] = x, time_axis
-                last = x
-            return last.mean(0)
+        for node in self.nodes:
+            name, op = node["name"], node["op"]
+            inputs = self.edges.get(name, [])
+            x = values[inputs[0]] if inputs else self.x
+            time_axis = any(timed[i] for i in inputs) if inputs else self.temporal
+            for other in inputs[1:]:
+                a, b = x, values[other]
+                if timed[inputs[0]] and not timed[other]:
+                    b = b.unsqueeze(0)
+                if timed[other] and not timed[inputs[0]]:
+                    a = a.unsqueeze(0)
+                x = a + b
+            if op == "neuron":
+                if not time_axis:
+                    x = x.unsqueeze(0).expand(self.T, *x.shape)
+                x = self.neurons[name](x)
+                time_axis = True
+                if self.count:
+                    self.spikes += int((x != 0).sum())
+                if node.get("amplitude", "theta") == "theta":
+                    x = x * self.theta(node)
+            elif op not in ("input", "output", "add"):
+                lead = x.shape[:2] if time_axis else x.shape[:1]
+                flat = x.flatten(0, 1) if time_axis else x
+                flat = self.stateless(F, node, op, flat)
+                x = flat.reshape(*lead, *flat.shape[1:])
+            values[name], timed[name] = x, time_axis
+            last = x
+        return last.mean(0)
+
+    def run(self):
+        with self.torch.inference_mode():
+            return self.forward()
 
     def stateless(self, F, node, op, x):
         if op == "conv":

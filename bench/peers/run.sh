@@ -3,18 +3,20 @@
 set -uo pipefail
 usage() {
     cat <<'END'
-usage: bash bench/peers/run.sh [--T LIST] [--batch LIST] [--threads LIST] [--rounds N] [--out DIR] MODEL...
+usage: bash bench/peers/run.sh [--T LIST] [--batch LIST] [--threads LIST] [--rounds N] [--out DIR] [--train] MODEL...
 
 MODEL: spiking networks of nc_train --neuron or nc_convert, and analog ones, which meet ONNX Runtime; none:
-cnn-nmnist-3x3 is trained first, on N-MNIST where NC_DATA has it and on simulated events where not. Lists are separated by commas (default: T 16, batch 1,32, threads
-1 and all). NC_BUILD names the build (default: build). Python's packages go into a virtual environment of their own
+cnn-nmnist-3x3 is trained first, on N-MNIST where NC_DATA has it and on simulated events where not, and training is
+compared too, as it is with --train: a step of cnn-nmnist-3x3, integrate-and-fire neurons forward and back, a linear
+layer with LIF neurons over 500 steps. Lists are separated by commas (default: T 16, batch 1,32, threads 1 and all).
+NC_BUILD names the build (default: build). Python's packages go into a virtual environment of their own
 in ~/.cache/neurocuda/peers (NC_VENV names another); what cannot be installed is skipped by name. --out DIR keeps
 JSON results.
 END
 }
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-T=16 batches=1,32 threads=1,$(nproc) rounds=20 out='' models=()
+T=16 batches=1,32 threads=1,$(nproc) rounds=20 out='' train='' models=()
 [ "$(nproc)" -gt 1 ] || threads=1
 while [ $# -gt 0 ]; do
     case $1 in
@@ -23,6 +25,7 @@ while [ $# -gt 0 ]; do
         --threads) threads=$2; shift 2 ;;
         --rounds) rounds=$2; shift 2 ;;
         --out) out=$2; shift 2 ;;
+        --train) train=yes; shift ;;
         -h | --help) usage; exit 0 ;;
         -*) echo "error: unknown option: $1" >&2; usage >&2; exit 2 ;;
         *) models+=("$(realpath "$1")"); shift ;;
@@ -50,11 +53,15 @@ fi
 # nc.h for Python, with what the package says the library needs.
 read -ra needs < <(sed -n 's/^Libs: .* -lnc //p' "$build/meson-private/nc.pc")
 g++ -shared -o "$work/libnc.so" -Wl,--whole-archive "$build/libnc.a" -Wl,--no-whole-archive "${needs[@]}" || exit 2
+trained=$work/cnn-nmnist-3x3.safetensors
 if [ ${#models[@]} = 0 ]; then
+    [ -n "$train" ] || models=("$trained")
+    train=yes
+fi
+if [ -n "$train" ]; then
     data=synthetic-events
     [ ! -d "${NC_DATA:-}/nmnist" ] || data=nmnist
-    models=("$work/cnn-nmnist-3x3.safetensors")
-    "$build/nc_train" --model cnn-nmnist-3x3 --neuron lif --dataset $data --T 16 --epochs 4 --out "${models[0]}" || exit 1
+    "$build/nc_train" --model cnn-nmnist-3x3 --neuron lif --dataset $data --T 16 --epochs 4 --out "$trained" || exit 1
 fi
 
 failed=0
@@ -99,4 +106,19 @@ for model in "${models[@]}"; do
         done
     done
 done
+
+# training NAME THREADS ARGUMENT...
+training() {
+    local name=$1 n=$2
+    shift 2
+    echo
+    echo "training: $name, $n threads"
+    OMP_NUM_THREADS=$n "$python" -W ignore "$here/training.py" --nc-bench "$build/nc_bench" --threads "$n" \
+        ${out:+--json "$out/$name-threads$n.json"} "$@" || failed=1
+}
+if [ -n "$train" ]; then
+    training cnn-nmnist-3x3-step "$(nproc)" step "$trained" --T 16 --batch 32
+    training neurons-8m "$(nproc)" neurons --T 4 --elements 8388608
+    training linear-lif-step 1 step "$here/linear_lif.json" --frames --T 500 --batch 16
+fi
 exit $failed
