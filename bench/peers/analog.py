@@ -9,7 +9,6 @@ programs' roundings (Winograd's F(4x4, 3x3), which ours may choose, adds about 1
 take turns, and each one's fastest and median run are compared.
 """
 import argparse
-import json
 import os
 import pathlib
 import statistics
@@ -18,7 +17,7 @@ import time
 
 import numpy
 
-from peers import Ours, read_model
+from peers import Ours, read_model, save_result
 
 ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh"}
 
@@ -160,8 +159,8 @@ def main():
         print(f"{name:<14} {fastest * 1e3:>10.3f} {median * 1e3:>10.3f} {fastest / ours:>10.2f}")
         rows.append({"name": name, "min_ms": fastest * 1e3, "median_ms": median * 1e3, "times_ours": fastest / ours})
     if arguments.json:
-        result = {"model": arguments.model, "batch": len(want), "threads": arguments.threads, "programs": rows}
-        pathlib.Path(arguments.json).write_text(json.dumps(result, indent=2) + "\n")
+        name = pathlib.Path(arguments.model).name
+        save_result(arguments.json, {"model": name, "batch": len(want), "threads": arguments.threads, "programs": rows})
 
 
 if __name__ == "__main__":

@@ -9,11 +9,13 @@ turns, and each one's fastest and median run are compared.
 """
 import argparse
 import ctypes
+import importlib.metadata
 import json
 import os
 import pathlib
 import statistics
 import struct
+import subprocess
 import sys
 import time
 
@@ -39,6 +41,28 @@ def read_model(path):
             sys.exit("error: delayed edges are not compared")
         edges.setdefault(edge["to"], []).append(edge["from"])
     return graph["nodes"], edges, tensors
+
+
+def save_result(path, result):
+    """As JSON, with what is needed to read and to repeat it."""
+    root = pathlib.Path(__file__).resolve().parent.parent.parent
+    commit = subprocess.run(["git", "-C", root, "describe", "--always", "--dirty"], capture_output=True, text=True)
+    models = [line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")]
+    packages = {}
+    for name in ("torch", "spikingjelly", "snntorch", "onnxruntime"):
+        try:
+            packages[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            pass
+    about = {
+        "command": os.environ.get("NC_COMMAND", " ".join(sys.argv)),
+        "commit": commit.stdout.strip() or None,
+        "machine": f"{len(models)} x {models[0]}" if models else None,
+        "load_average": os.getloadavg()[0],
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "packages": packages,
+    }
+    pathlib.Path(path).write_text(json.dumps(about | result, indent=2) + "\n")
 
 
 class Ours:
@@ -284,8 +308,9 @@ def main():
         print(f"{name:<14} {fastest * 1e3:>10.3f} {median * 1e3:>10.3f} {fastest / ours:>10.2f}")
         rows.append({"name": name, "min_ms": fastest * 1e3, "median_ms": median * 1e3, "times_ours": fastest / ours})
     if arguments.json:
-        result = {"model": arguments.model, "T": T, "batch": len(want), "threads": arguments.threads, "programs": rows}
-        pathlib.Path(arguments.json).write_text(json.dumps(result, indent=2) + "\n")
+        name = pathlib.Path(arguments.model).name
+        result = {"model": name, "T": T, "batch": len(want), "threads": arguments.threads, "programs": rows}
+        save_result(arguments.json, result)
 
 
 if __name__ == "__main__":

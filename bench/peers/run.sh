@@ -14,6 +14,7 @@ in ~/.cache/neurocuda/peers (NC_VENV names another); what cannot be installed is
 JSON results.
 END
 }
+export NC_COMMAND="bash bench/peers/run.sh $*" # for the results
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
 T=16 batches=1,32 threads=1,$(nproc) rounds=20 out='' train='' models=()

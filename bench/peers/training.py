@@ -20,7 +20,7 @@ import time
 
 import numpy
 
-from peers import Peer, read_model
+from peers import Peer, read_model, save_result
 
 WIDTH = 2  # alpha of the arc tangent's derivative, the default of both sides
 
@@ -280,8 +280,10 @@ def main():
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
     rows = compare_step(arguments) if arguments.kind == "step" else compare_neurons(arguments)
     if arguments.json:
-        result = {"command": sys.argv[1:], "threads": arguments.threads, "programs": rows}
-        pathlib.Path(arguments.json).write_text(json.dumps(result, indent=2) + "\n")
+        what = {k: v for k, v in vars(arguments).items() if k not in ("nc_bench", "json", "rounds")}
+        if "model" in what:
+            what["model"] = pathlib.Path(what["model"]).name
+        save_result(arguments.json, what | {"programs": rows})
 
 
 if __name__ == "__main__":

@@ -20,7 +20,8 @@ seconds=${1:-${NC_FUZZ_SECONDS:-20}}
 shift
 build=${NC_BUILD:-build-clang}
 if ! [ -f "$build/build.ninja" ]; then
-    CC=clang CXX=clang++ meson setup "$build" . --buildtype=release -Doptimization=1 -Dcuda=disabled || exit 2
+    CC=clang CXX=clang++ meson setup "$build" . --buildtype=release -Doptimization=1 -Dcuda=disabled \
+        -Db_sanitize=address,undefined -Db_lundef=false || exit 2
 fi
 ninja -C "$build" nc_fuzz || exit 2
 fuzz=$PWD/$build/nc_fuzz
