@@ -7,6 +7,7 @@
 #include <optional>
 
 #include "autograd/recompute.h"
+#include "neurons/forward_chains.h"
 #include "neurons/membrane.h"
 
 namespace nc {
@@ -23,13 +24,6 @@ struct Value {
     bool binary = false;  // every element is 0 or 1
     // A recomputed block's output: v is made of it when someone needs floats.
     std::shared_ptr<fn::PackedSpikes> packed = nullptr;
-};
-
-// Nodes that train as one block which keeps packed spikes only: [flatten,] linear or conv [, batch
-// norm], neuron [, average pool], each the only consumer of the one before.
-struct Chain {
-    size_t weight = 0, neuron = 0;
-    std::optional<size_t> flatten, norm, pool;
 };
 
 // Whether the neuron's outputs are 0 or 1. Thresholds on a device are not read for it.
@@ -50,6 +44,8 @@ class Interpreter {
           parameters_(parameters),
           options_(options),
           tape_(tape),
+          links_(graph),
+          unread_(links_.uses),
           canonical_(is_spiking(graph) && tape == nullptr && !options.training) {
         const size_t lead = options.temporal_input ? 2 : 1;
         if (input.shape().rank() <= lead)
@@ -64,13 +60,7 @@ class Interpreter {
                 fail("samples are " + sample.str() + ", the network takes " + op->shape.str());
         input_ = {options.temporal_input ? input.reshape(sample.with_leading(T_ * N_)) : input,
                   options.temporal_input};
-        incoming_.resize(graph.nodes.size());
-        uses_.resize(graph.nodes.size());
-        for (size_t e = 0; e < graph.edges.size(); ++e) {
-            incoming_.at(graph.edges[e].to).push_back(e);
-            ++uses_.at(graph.edges[e].from);
-            delayed_ = delayed_ || graph.edges[e].delay > 0;
-        }
+        for (const Edge& edge : graph.edges) delayed_ = delayed_ || edge.delay > 0;
         if (delayed_ && !is_spiking(graph) && !options.temporal_input)
             fail("delayed edges need time: a spiking network or temporal input");
     }
@@ -82,7 +72,7 @@ class Interpreter {
         if (options_.recompute && tape_ != nullptr && !options_.observe)
             for (const size_t node : order) {
                 if (absorbed[node]) continue;
-                const auto chain = chain_from(node);
+                const auto chain = chain_from(graph_, links_, node);
                 if (!chain) continue;
                 chains[node] = *chain;
                 for (const auto member : {chain->flatten, std::optional(chain->weight), chain->norm,
@@ -91,25 +81,27 @@ class Interpreter {
             }
         std::map<size_t, size_t> relu_of;  // batch norms with the ReLU that they do too
         for (const size_t node : order)
-            if (const auto relu = absorbed[node] ? std::nullopt : relu_after(node)) {
+            if (const auto relu = absorbed[node] || options_.observe
+                                      ? std::nullopt
+                                      : relu_after(graph_, links_, node)) {
                 relu_of[node] = *relu;
                 absorbed[*relu] = true;
             }
         for (const size_t node : order) {
             if (const auto chain = chains.find(node); chain != chains.end()) {
-                const size_t from = graph_.edges[incoming_[node].front()].from;
+                const size_t from = graph_.edges[links_.incoming[node].front()].from;
                 const Chain& c = chain->second;
                 values[c.pool.value_or(c.neuron)] = run_chain(c, values[from]);
-                if (--uses_[from] == 0) values[from] = {};
+                if (--unread_[from] == 0) values[from] = {};
             }
             if (absorbed[node]) continue;
             Value x;
-            for (const size_t e : incoming_[node]) {
+            for (const size_t e : links_.incoming[node]) {
                 const Edge& edge = graph_.edges[e];
                 Value& from = values[edge.from];
                 make_floats(from);
                 add_into(x, edge.delay > 0 ? delayed(from, size_t(edge.delay)) : from);
-                if (--uses_[edge.from] == 0) from = {};
+                if (--unread_[edge.from] == 0) from = {};
             }
             if (std::holds_alternative<Input>(graph_.nodes[node].op)) x = input_;
             Tensor bits;
@@ -121,7 +113,7 @@ class Interpreter {
                     {graph_, node, x.v.value, y.v.value, y.time, x.time, T_, N_, bits});
             if (std::holds_alternative<Output>(graph_.nodes[node].op)) finish(y);
             const size_t done = with_relu ? relu->second : node;
-            if (uses_[done] > 0) values[done] = std::move(y);
+            if (unread_[done] > 0) values[done] = std::move(y);
         }
         return std::move(result_);
     }
@@ -141,7 +133,7 @@ class Interpreter {
             for (const size_t node : order) {
                 if (!timed[node] && t > 0) continue;
                 Value x;
-                for (const size_t e : incoming_[node]) {
+                for (const size_t e : links_.incoming[node]) {
                     const Edge& edge = graph_.edges[e];
                     if (edge.delay == 0) {
                         add_into(x, values[edge.from]);
@@ -205,53 +197,9 @@ class Interpreter {
         return {fn::delay_leading(compute_, tape_, x.v, rows), true, x.binary};
     }
 
-    // The node that alone reads this one, and reads nothing else, at once.
-    std::optional<size_t> only_consumer(size_t node) const {
-        if (uses_[node] != 1) return std::nullopt;
-        for (const Edge& edge : graph_.edges)
-            if (edge.from == node && edge.delay == 0 && incoming_[edge.to].size() == 1)
-                return edge.to;
-        return std::nullopt;
-    }
-
     template <class Op>
     bool is(size_t node) const {
         return std::holds_alternative<Op>(graph_.nodes[node].op);
-    }
-
-    // The ReLU that a batch norm can do in its own pass: nobody else reads what it takes.
-    std::optional<size_t> relu_after(size_t node) const {
-        if (options_.observe || !is<BatchNorm>(node)) return std::nullopt;
-        const std::optional<size_t> next = only_consumer(node);
-        if (!next || !is<Activation>(*next)) return std::nullopt;
-        const auto kind = std::get<Activation>(graph_.nodes[*next].op).kind;
-        return kind == kernels::Activation::relu ? next : std::nullopt;
-    }
-
-    std::optional<Chain> chain_from(size_t node) const {
-        Chain chain;
-        std::optional<size_t> at = node;
-        if (incoming_[node].size() != 1 || graph_.edges[incoming_[node].front()].delay != 0)
-            return std::nullopt;
-        if (is<Flatten>(node)) {
-            chain.flatten = node;
-            at = only_consumer(node);
-            if (!at || !is<Linear>(*at)) return std::nullopt;
-        }
-        if (!is<Linear>(*at) && !is<Conv>(*at)) return std::nullopt;
-        chain.weight = *at;
-        at = only_consumer(*at);
-        if (at && is<BatchNorm>(*at)) {
-            chain.norm = at;
-            at = only_consumer(*at);
-        }
-        if (!at || !is<Neuron>(*at)) return std::nullopt;
-        if (std::get<Neuron>(graph_.nodes[*at].op).rule.spiking != kernels::Spiking::plain)
-            return std::nullopt;
-        chain.neuron = *at;
-        at = only_consumer(*at);
-        if (at && is<AveragePool>(*at)) chain.pool = at;
-        return chain;
     }
 
     Value run_chain(const Chain& chain, const Value& x) {
@@ -302,7 +250,7 @@ class Interpreter {
         for (const size_t node : order) {
             timed[node] = is<Neuron>(node) || is<StepBias>(node) || is<Membrane>(node) ||
                           (is<Input>(node) && input_.time);
-            for (const size_t e : incoming_[node])
+            for (const size_t e : links_.incoming[node])
                 if (graph_.edges[e].delay > 0 || timed[graph_.edges[e].from]) timed[node] = true;
         }
         return timed;
@@ -443,12 +391,12 @@ class Interpreter {
     const Parameters& parameters_;
     const ForwardOptions& options_;
     Tape* tape_;
+    const Links links_;
+    std::vector<size_t> unread_;  // edges out of a node still to be read
     const bool canonical_;
     bool delayed_ = false;
     size_t T_, N_;
     Value input_;
-    std::vector<std::vector<size_t>> incoming_;  // edges
-    std::vector<size_t> uses_;                   // edges out of a node still to be read
     Forwarded result_;
 };
 
