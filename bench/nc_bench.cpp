@@ -76,6 +76,17 @@ using bench::Row;
 using bench::Settings;
 using bench::usable_threads;
 
+constexpr size_t most_steps = size_t(1) << 20, most_samples = size_t(1) << 16;
+
+// A list of numbers from 1 to most.
+void add_list(CLI::App& app, const char* name, std::vector<size_t>& numbers, const char* what,
+              size_t most) {
+    app.add_option(name, numbers, what)
+        ->delimiter(',')
+        ->capture_default_str()
+        ->check(CLI::Range(size_t(1), most));
+}
+
 void add_output_options(CLI::App& app, program::Common& c) {
     app.add_option_function<std::vector<std::string>>(
            "--json",
@@ -252,10 +263,7 @@ int main(int argc, char** argv) {
         ->delimiter(',')
         ->capture_default_str()
         ->check(CLI::IsMember({"if", "lif"}));
-    bptt->add_option("--T", s.steps, "time steps, a list")
-        ->delimiter(',')
-        ->capture_default_str()
-        ->check(CLI::Range(size_t(1), size_t(1) << 20));
+    add_list(*bptt, "--T", s.steps, "time steps, a list", most_steps);
     bptt->add_option("--elements", s.elements, "membranes times steps, in total")
         ->capture_default_str()
         ->check(CLI::Range(size_t(1), size_t(1) << 32));
@@ -268,14 +276,8 @@ int main(int argc, char** argv) {
     infer->add_option("model", s.model, "of nc_convert or nc_train")
         ->required()
         ->type_name("MODEL.safetensors");
-    infer->add_option("--T", s.steps, "time steps, a list")
-        ->delimiter(',')
-        ->capture_default_str()
-        ->check(CLI::Range(size_t(1), size_t(1) << 20));
-    infer->add_option("--batch", s.batches, "samples at once, a list")
-        ->delimiter(',')
-        ->capture_default_str()
-        ->check(CLI::Range(size_t(1), size_t(1) << 20));
+    add_list(*infer, "--T", s.steps, "time steps, a list", most_steps);
+    add_list(*infer, "--batch", s.batches, "samples at once, a list", most_samples);
     infer->add_option("--mode", s.modes, "how layers add, a list: auto, dense, event")
         ->delimiter(',')
         ->capture_default_str()
@@ -295,10 +297,7 @@ int main(int argc, char** argv) {
                                        "an analog network through its inference runtime, checked "
                                        "against the interpreter first");
     ann->add_option("model", s.model, "of nc_train")->required()->type_name("ANN.safetensors");
-    ann->add_option("--batch", s.batches, "samples at once, a list")
-        ->delimiter(',')
-        ->capture_default_str()
-        ->check(CLI::Range(size_t(1), size_t(1) << 16));
+    add_list(*ann, "--batch", s.batches, "samples at once, a list", most_samples);
     ann->add_option("--conv", s.convs,
                     "how 3x3 convolutions multiply, a list: auto, direct, winograd2, winograd4")
         ->delimiter(',')
@@ -319,10 +318,7 @@ int main(int argc, char** argv) {
         ->delimiter(',')
         ->capture_default_str()
         ->check(CLI::Range(0.0, 100.0));
-    rates->add_option("--T", s.steps, "time steps, a list")
-        ->delimiter(',')
-        ->capture_default_str()
-        ->check(CLI::Range(size_t(1), plan::most_steps));
+    add_list(*rates, "--T", s.steps, "time steps, a list", plan::most_steps);
     add_measuring_options(*rates, s);
 
     CLI::App* training = app.add_subcommand(
@@ -336,14 +332,8 @@ int main(int argc, char** argv) {
     training->add_option("--neuron", s.neuron, "of a network of the zoo: if, lif; relu for none")
         ->capture_default_str()
         ->check(CLI::IsMember({"if", "lif", "relu", "qcfs"}));
-    training->add_option("--T", s.steps, "time steps, a list")
-        ->delimiter(',')
-        ->capture_default_str()
-        ->check(CLI::Range(size_t(1), size_t(1) << 20));
-    training->add_option("--batch", s.batches, "samples at once, a list")
-        ->delimiter(',')
-        ->capture_default_str()
-        ->check(CLI::Range(size_t(1), size_t(1) << 16));
+    add_list(*training, "--T", s.steps, "time steps, a list", most_steps);
+    add_list(*training, "--batch", s.batches, "samples at once, a list", most_samples);
     training->add_option("--data", s.common.data,
                          "folder of the data sets (default: NC_DATA), for models that name one");
     training->add_flag(
