@@ -11,13 +11,11 @@ take turns, and each one's fastest and median run are compared.
 import argparse
 import os
 import pathlib
-import statistics
 import sys
-import time
 
 import numpy
 
-from peers import Ours, read_model, save_result
+from peers import NeuroCUDA, read_model, save_result, take_turns, turn_of
 
 ACTIVATIONS = {"relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh"}
 
@@ -129,8 +127,8 @@ def main():
     folder = pathlib.Path(arguments.samples)
     x, want = numpy.load(folder / "input.npy"), numpy.load(folder / "logits.npy")
 
-    programs = {"ours": Ours(arguments.library, arguments.model, arguments.threads, x, 1, want.shape[1])}
-    if not numpy.array_equal(programs["ours"].run(), want):
+    programs = {"NeuroCUDA": NeuroCUDA(arguments.library, arguments.model, arguments.threads, x, 1, want.shape[1])}
+    if not numpy.array_equal(programs["NeuroCUDA"].run(), want):
         sys.exit("error: nc.h gives other logits than nc_bench")
     try:
         import onnx  # noqa: F401  to_onnx needs it
@@ -144,24 +142,7 @@ def main():
     if not far <= 1e-4:
         sys.exit("error: not timed: ONNX Runtime computes something else")
 
-    times = {name: [] for name in programs}
-    # A turn starts with a rest, in which the threads of who was before stop spinning, and a run that does not count:
-    # caches are another's until then.
-    for turn in range(arguments.rounds + 1):
-        for name, program in programs.items():
-            time.sleep(0.05)
-            program.run()
-            for _ in range(3 if turn > 0 else 0):
-                begin = time.perf_counter()
-                program.run()
-                times[name].append(time.perf_counter() - begin)
-    ours = min(times["ours"])
-    rows = []
-    print(f"{'program':<14} {'min ms':>10} {'median ms':>10} {'times ours':>10}")
-    for name, list_of_times in times.items():
-        fastest, median = min(list_of_times), statistics.median(list_of_times)
-        print(f"{name:<14} {fastest * 1e3:>10.3f} {median * 1e3:>10.3f} {fastest / ours:>10.2f}")
-        rows.append({"name": name, "min_ms": fastest * 1e3, "median_ms": median * 1e3, "times_ours": fastest / ours})
+    rows = take_turns({name: turn_of(program) for name, program in programs.items()}, arguments.rounds)
     if arguments.json:
         name = pathlib.Path(arguments.model).name
         save_result(arguments.json, {"model": name, "batch": len(want), "threads": arguments.threads, "programs": rows})

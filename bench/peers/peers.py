@@ -5,7 +5,7 @@ usage: peers.py --library libnc.so --model snn.safetensors --samples DIR [--thre
 
 DIR is what `nc_bench infer --dump DIR` wrote: input.npy, logits.npy, run.json. Each program is first held against our
 logits and numbers of spikes; rounding may move a few spikes, for Python's sums have no fixed order. Then all take
-turns, and each one's fastest and median run are compared.
+turns, and each one's fastest and median run are compared; ratios are of the fastest, to NeuroCUDA's.
 """
 import argparse
 import ctypes
@@ -65,7 +65,44 @@ def save_result(path, result):
     pathlib.Path(path).write_text(json.dumps(about | result, indent=2) + "\n")
 
 
-class Ours:
+def turn_of(program):
+    """One turn of a program: seconds of its fastest and of its median run."""
+
+    def turn():
+        # A rest first, in which the threads of who was before stop spinning, and a run that does not count: caches are
+        # another's until then.
+        time.sleep(0.05)
+        program.run()
+        times = []
+        for _ in range(3):
+            begin = time.perf_counter()
+            program.run()
+            times.append(time.perf_counter() - begin)
+        return min(times), statistics.median(times)
+
+    return turn
+
+
+def take_turns(turns, rounds):
+    """Everybody's turn, again and again, after one that does not count. The table, printed and as rows."""
+    for turn in turns.values():
+        turn()
+    times = {name: [] for name in turns}
+    for _ in range(rounds):
+        for name, turn in turns.items():
+            times[name].append(turn())
+    rows = []
+    for name, pairs in times.items():
+        fastest, medians = zip(*pairs)
+        rows.append({"name": name, "min_ms": min(fastest) * 1e3, "median_ms": statistics.median(medians) * 1e3})
+    print(f"{'program':<14} {'min ms':>10} {'median ms':>10} {'ratio':>10}")
+    for row in rows:
+        row["ratio"] = row["min_ms"] / rows[0]["min_ms"]
+        print(f"{row['name']:<14} {row['min_ms']:>10.3f} {row['median_ms']:>10.3f} {row['ratio']:>10.2f}")
+    return rows
+
+
+class NeuroCUDA:
     """Through nc.h."""
 
     def __init__(self, library, model, threads, x, T, outputs):
@@ -264,8 +301,8 @@ def main():
     about = json.loads((folder / "run.json").read_text())
     T, spikes = about["T"], about["spikes"]
 
-    programs = {"ours": Ours(arguments.library, arguments.model, arguments.threads, x, T, want.shape[1])}
-    if not numpy.array_equal(programs["ours"].run(), want):
+    programs = {"NeuroCUDA": NeuroCUDA(arguments.library, arguments.model, arguments.threads, x, T, want.shape[1])}
+    if not numpy.array_equal(programs["NeuroCUDA"].run(), want):
         sys.exit("error: nc.h gives other logits than nc_bench")
     try:
         import torch
@@ -293,24 +330,7 @@ def main():
             continue
         programs[name] = peer
 
-    times = {name: [] for name in programs}
-    # A turn starts with a rest, in which the threads of who was before stop spinning, and a run that does not count:
-    # caches are another's until then.
-    for turn in range(arguments.rounds + 1):
-        for name, program in programs.items():
-            time.sleep(0.05)
-            program.run()
-            for _ in range(3 if turn > 0 else 0):
-                begin = time.perf_counter()
-                program.run()
-                times[name].append(time.perf_counter() - begin)
-    ours = min(times["ours"])
-    rows = []
-    print(f"{'program':<14} {'min ms':>10} {'median ms':>10} {'times ours':>10}")
-    for name, list_of_times in times.items():
-        fastest, median = min(list_of_times), statistics.median(list_of_times)
-        print(f"{name:<14} {fastest * 1e3:>10.3f} {median * 1e3:>10.3f} {fastest / ours:>10.2f}")
-        rows.append({"name": name, "min_ms": fastest * 1e3, "median_ms": median * 1e3, "times_ours": fastest / ours})
+    rows = take_turns({name: turn_of(program) for name, program in programs.items()}, arguments.rounds)
     if arguments.json:
         name = pathlib.Path(arguments.model).name
         result = {"model": name, "T": T, "batch": len(want), "threads": arguments.threads, "programs": rows}

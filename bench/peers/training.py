@@ -12,15 +12,13 @@ import argparse
 import json
 import os
 import pathlib
-import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 import numpy
 
-from peers import Peer, read_model, save_result
+from peers import Peer, read_model, save_result, take_turns, turn_of
 
 WIDTH = 2  # alpha of the arc tangent's derivative, the default of both sides
 
@@ -151,8 +149,8 @@ def by_hand(x, dy):
     return s, dx
 
 
-def run_ours(arguments, words):
-    """nc_bench's only row."""
+def bench(arguments, words):
+    """nc_bench's only row: seconds of the fastest and of the median run."""
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "row.json"
         command = [arguments.nc_bench, *words, "--threads", str(arguments.threads), "--json", str(out), "--quiet"]
@@ -183,34 +181,9 @@ def peers_of(arguments, build, agree):
     return found
 
 
-def take_turns(arguments, ours, peers):
-    times, medians = {name: [] for name in peers}, []
-    fastest = []
-    for _ in range(arguments.rounds):
-        minimum, median = ours()
-        fastest.append(minimum)
-        medians.append(median)
-        for name, peer in peers.items():
-            peer.run()
-            for _ in range(3):
-                begin = time.perf_counter()
-                peer.run()
-                times[name].append(time.perf_counter() - begin)
-    best = min(fastest)
-    rows = [{"name": "ours", "min_ms": best * 1e3, "median_ms": statistics.median(medians) * 1e3, "times_ours": 1.0}]
-    for name, list_of_times in times.items():
-        rows.append(
-            {
-                "name": name,
-                "min_ms": min(list_of_times) * 1e3,
-                "median_ms": statistics.median(list_of_times) * 1e3,
-                "times_ours": min(list_of_times) / best,
-            }
-        )
-    print(f"{'program':<14} {'min ms':>10} {'median ms':>10} {'times ours':>10}")
-    for row in rows:
-        print(f"{row['name']:<14} {row['min_ms']:>10.3f} {row['median_ms']:>10.3f} {row['times_ours']:>10.2f}")
-    return rows
+def compare(arguments, words, peers):
+    turns = {"NeuroCUDA": lambda: bench(arguments, words)}
+    return take_turns(turns | {name: turn_of(peer) for name, peer in peers.items()}, arguments.rounds)
 
 
 def compare_step(arguments):
@@ -218,7 +191,7 @@ def compare_step(arguments):
     words += ["--frames"] if arguments.frames else []
     with tempfile.TemporaryDirectory() as name:
         folder = pathlib.Path(name)
-        run_ours(arguments, [*words, "--seconds", "0", "--dump", name])
+        bench(arguments, [*words, "--seconds", "0", "--dump", name])
         x, labels = numpy.load(folder / "input.npy"), numpy.load(folder / "labels.npy")
         loss = json.loads((folder / "run.json").read_text())["loss"]
         before, after = (read_model(folder / f"{which}.safetensors")[2] for which in ("model", "stepped"))
@@ -238,7 +211,7 @@ def compare_step(arguments):
             return apart < 0.05 and abs(got - loss) < 1e-2 * loss
 
         peers = peers_of(arguments, build, agree)
-    return take_turns(arguments, lambda: run_ours(arguments, [*words, "--seconds", "2"]), peers)
+    return compare(arguments, [*words, "--seconds", "2"], peers)
 
 
 def compare_neurons(arguments):
@@ -258,7 +231,7 @@ def compare_neurons(arguments):
         return same.mean() > 0.999 and far < 1e-4
 
     peers = peers_of(arguments, lambda torch, make: Neurons(torch, make, x, dy), agree)
-    return take_turns(arguments, lambda: run_ours(arguments, words), peers)
+    return compare(arguments, words, peers)
 
 
 def main():
