@@ -16,11 +16,6 @@
 namespace nc::bench {
 namespace {
 
-double now() {
-    using namespace std::chrono;
-    return duration<double>(steady_clock::now().time_since_epoch()).count();
-}
-
 double processor_now() {
     timespec t = {};
     clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
@@ -87,12 +82,6 @@ double measure_copy(int threads) {
     });
 }
 
-double quantile(const std::vector<double>& sorted, double q) {
-    const double at = q * double(sorted.size() - 1);
-    const size_t low = size_t(at), high = std::min(low + 1, sorted.size() - 1);
-    return sorted[low] + (sorted[high] - sorted[low]) * (at - double(low));
-}
-
 double unit_seconds(const std::string& unit, const std::string& path) {
     if (unit == "ns") return 1e-9;
     if (unit == "us") return 1e-6;
@@ -131,6 +120,17 @@ std::vector<Measured> read_rows(const Json& json, const std::string& path) {
 }
 
 }  // namespace
+
+double now() {
+    using namespace std::chrono;
+    return duration<double>(steady_clock::now().time_since_epoch()).count();
+}
+
+double quantile(const std::vector<double>& sorted, double q) {
+    const double at = q * double(sorted.size() - 1);
+    const size_t low = size_t(at), high = std::min(low + 1, sorted.size() - 1);
+    return sorted[low] + (sorted[high] - sorted[low]) * (at - double(low));
+}
 
 Timing timing_of(std::vector<double> times) {
     std::sort(times.begin(), times.end());

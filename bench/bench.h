@@ -10,6 +10,10 @@
 
 namespace nc::bench {
 
+double now();  // seconds, on a clock that only goes forward
+// Of values in order, between two neighbours where it falls there; 0 <= q <= 1.
+double quantile(const std::vector<double>& sorted, double q);
+
 // Seconds a run. Spread: half the runs lie within this many percent of the median (interquartile).
 struct Timing {
     double median = 0, minimum = 0, spread_percent = 0;

@@ -20,11 +20,6 @@ namespace {
 
 constexpr size_t checked_samples = 2;
 
-double now() {
-    using namespace std::chrono;
-    return duration<double>(steady_clock::now().time_since_epoch()).count();
-}
-
 // Sample n alone, as the interpreter takes it.
 Tensor sample_of(const Samples& s, const Shape& shape, size_t n) {
     const size_t size = shape.elements(), steps = s.temporal ? s.T : 1;
@@ -84,11 +79,6 @@ void check_against_simulator(const Runtime& runtime, const Samples& s, const Inf
                                 n, k, sum, c.table->name, logits[k]));
         }
     }
-}
-
-double quantile(const std::vector<double>& sorted, double q) {
-    const double rank = std::ceil(q * double(sorted.size()));
-    return sorted[std::min(sorted.size(), std::max<size_t>(size_t(rank), 1)) - 1];
 }
 
 }  // namespace

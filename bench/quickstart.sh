@@ -33,11 +33,11 @@ need_packages meson ninja-build g++ pkg-config libxsimd-dev zlib1g-dev nlohmann-
     libcli11-dev libfmt-dev dataset-fashion-mnist
 echo 'All there.'
 
-say 'Building the programs in build/'
+say 'Building nc_train and nc_convert in build/'
 # CUDA only where it can run: its kernels take minutes to compile.
 [ -e /dev/nvidiactl ] && cuda=auto || cuda=disabled
 [ -f build/build.ninja ] || meson setup build -Dcuda=$cuda >/dev/null
-ninja -C build --quiet
+ninja -C build --quiet nc_train nc_convert
 
 mkdir -p "$run"
 say "Training LeNet on Fashion-MNIST ($epochs epochs)"

@@ -15,7 +15,7 @@ namespace nc::bench {
 namespace {
 
 // Of this thread on a processor: others' work does not count.
-double now() {
+double thread_now() {
     timespec t = {};
     clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
     return double(t.tv_sec) + 1e-9 * double(t.tv_nsec);
@@ -150,12 +150,12 @@ std::vector<RateRow> measure_rates(const Graph& graph, const RatesCase& c,
                 throw Error("[bench] " + name + ": dense and event differ");
             std::vector<double> times[3];
             size_t repeats[3] = {1, 1, 1};
-            for (const double begin = now();
-                 times[2].size() < least_rounds || now() - begin < c.seconds;)
+            for (const double begin = thread_now();
+                 times[2].size() < least_rounds || thread_now() - begin < c.seconds;)
                 for (size_t i = 0; i < 3; ++i) {
-                    const double from = now();
+                    const double from = thread_now();
                     for (size_t k = 0; k < repeats[i]; ++k) all[i]->run(at[i]);
-                    const double each = (now() - from) / double(repeats[i]);
+                    const double each = (thread_now() - from) / double(repeats[i]);
                     if (repeats[i] == 1 && each < shortest)
                         repeats[i] = size_t(shortest / each) + 1;
                     else

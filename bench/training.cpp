@@ -14,11 +14,6 @@
 namespace nc::bench {
 namespace {
 
-double now() {
-    using namespace std::chrono;
-    return duration<double>(steady_clock::now().time_since_epoch()).count();
-}
-
 Shape shape_of_samples(const Graph& g) {
     for (const Node& node : g.nodes)
         if (const auto* input = std::get_if<Input>(&node.op)) return input->shape;

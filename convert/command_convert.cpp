@@ -14,7 +14,7 @@ namespace nc::program {
 
 namespace {
 
-struct Options {
+struct Conversion {
     Common common;
     DataOptions data;
     ConvertOptions convert;
@@ -24,7 +24,7 @@ struct Options {
     std::string model, out, report, lambda = "channel", ann_frames;
 };
 
-void add_conversion_options(CLI::App& app, Options& o) {
+void add_conversion_options(CLI::App& app, Conversion& o) {
     ConvertOptions& c = o.convert;
     const std::string group = "Conversion";
     const auto add = [&](const char* name, auto& value, const char* text) {
@@ -134,7 +134,7 @@ namespace {
 
 // The converted network rounded to whole numbers as `nc_convert quantize` does, its accuracy, and
 // its forms.
-std::string emit_quantised(const Options& o, const EmitFiles& files, Compute& compute,
+std::string emit_quantised(const Conversion& o, const EmitFiles& files, Compute& compute,
                            const Model& model, const LoadedData& data, Json& json) {
     QuantizeOptions how;
     how.bits = o.bits;
@@ -157,7 +157,7 @@ std::string emit_quantised(const Options& o, const EmitFiles& files, Compute& co
 }  // namespace
 
 int convert_command(int argc, char** argv) {
-    Options o;
+    Conversion o;
     CLI::App app(
         "Converts a trained network to a spiking one, tunes it "
         "through its time steps, and measures it on the test data.",

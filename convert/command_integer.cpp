@@ -21,7 +21,7 @@ bool is_quantised(const Graph& g) {
     return false;
 }
 
-struct Options {
+struct Integers {
     Common common;
     DataOptions data;
     ReadOptions read;
@@ -30,7 +30,7 @@ struct Options {
     QuantizeOptions quantize;
 };
 
-void add_options(CLI::App& app, Options& o) {
+void add_integer_options(CLI::App& app, Integers& o) {
     app.add_option("model", o.model, "a spiking model file (.safetensors, .nir)")->required();
     add_nir_options(app, o.read);
     app.add_option("--T", o.T, "time steps (default: the model's)")->check(CLI::Range(1, 65536));
@@ -77,7 +77,7 @@ Json to_json(const std::vector<QuantizedLayer>& layers) {
 }  // namespace
 
 int quantize_command(int argc, char** argv) {
-    Options o;
+    Integers o;
     std::string out;
     ConvertOptions training;
     training.if_epochs = 0;
@@ -86,7 +86,7 @@ int quantize_command(int argc, char** argv) {
         "Whole numbers for weights, biases and thresholds, and how far the result departs from "
         "the network in floats.",
         "nc_convert quantize");
-    add_options(app, o);
+    add_integer_options(app, o);
     app.add_option("--out", out, "the quantised network's file")->type_name("FILE")->required();
     app.add_flag("--no-clip-search", no_clip_search,
                  "a channel's scale is its largest weight's, not the one of least error");
@@ -158,13 +158,13 @@ int quantize_command(int argc, char** argv) {
 }
 
 int verify_command(int argc, char** argv) {
-    Options o;
+    Integers o;
     VerifyOptions how;
     CLI::App app(
         "Runs the same samples on every backend with one set of integers and compares every "
         "current, membrane and spike. A network in floats is quantised first.",
         "nc_convert verify");
-    add_options(app, o);
+    add_integer_options(app, o);
     app.add_option("--reference-samples", how.reference_samples,
                    "how many of the samples the slow reference table takes, too")
         ->capture_default_str();

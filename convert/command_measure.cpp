@@ -14,7 +14,7 @@ namespace nc::program {
 
 namespace {
 
-struct Options {
+struct Measurement {
     Common common;
     DataOptions data;
     std::string model, path = "auto";
@@ -23,7 +23,7 @@ struct Options {
     bool hash = false;
 };
 
-void add_options(CLI::App& app, Options& o) {
+void add_measurement_options(CLI::App& app, Measurement& o) {
     app.add_option("model", o.model, "model file (.safetensors, .onnx, .nir)")->required();
     add_weights_option(app, o.read);
     add_nir_options(app, o.read);
@@ -44,7 +44,7 @@ struct Run {
 
 // What both commands do: load, run, and the JSON they have in common.
 enum class Wanted { accuracy, hash, operations };
-Run measure(const Options& o, Compute& compute, Wanted wanted) {
+Run measure(const Measurement& o, Compute& compute, Wanted wanted) {
     Run r;
     const ops::SpikePath path = parse_path(o.path);
     r.model = read_model(o.model, o.read, o.common);
@@ -68,7 +68,7 @@ Run measure(const Options& o, Compute& compute, Wanted wanted) {
     return r;
 }
 
-std::string title(const Options& o, const LoadedData& data) {
+std::string title(const Measurement& o, const LoadedData& data) {
     return fmt::format("{} on {}, {}", std::filesystem::path(o.model).filename().string(),
                        data.name, data.label);
 }
@@ -80,7 +80,7 @@ void add_environment(Json& json, const Compute& compute) {
 
 // Whether the target computes in whole numbers. Error on one that is unknown, and on options that
 // say something else.
-bool check_target(const std::string& target, const Options& o) {
+bool check_target(const std::string& target, const Measurement& o) {
     const std::vector<std::string> known = {"cpu", "cuda", "loihi", "fpga"};
     if (std::find(known.begin(), known.end(), target) == known.end())
         throw Error("[eval] unknown target '" + target + "'", ErrorKind::usage,
@@ -107,7 +107,7 @@ std::string accuracy_table(const std::vector<double>& accuracy_at_t) {
 }
 
 // A quantised network on the simulator of an integer target.
-int eval_integers(const Options& o, Compute& compute, const Model& model,
+int eval_integers(const Measurement& o, Compute& compute, const Model& model,
                   const std::string& target) {
     integer_network(model.graph);  // refuses what is not quantised before data is read
     const LoadedData data = load(o.common, o.data, model.info, model.graph, o.T);
@@ -149,7 +149,7 @@ int eval_integers(const Options& o, Compute& compute, const Model& model,
     return success;
 }
 
-int eval_analog(const Options& o, Compute& compute, const Model& model) {
+int eval_analog(const Measurement& o, Compute& compute, const Model& model) {
     if (o.T > 0)
         throw Error("[eval] " + o.model + " has no neurons: T means nothing to it",
                     ErrorKind::usage, "leave out --T");
@@ -216,13 +216,13 @@ std::string hex(uint64_t hash) {
 }  // namespace
 
 int eval_command(int argc, char** argv) {
-    Options o;
+    Measurement o;
     CLI::App app(
         "Accuracy of a model on the test data; of a spiking one at every T up to --T, "
         "from one run.",
         "nc_convert eval");
     std::string target = "cpu";
-    add_options(app, o);
+    add_measurement_options(app, o);
     app.add_option("--target", target,
                    "where it runs: cpu or cuda, in floats; loihi or fpga, simulated, in whole "
                    "numbers")
@@ -255,10 +255,10 @@ int eval_command(int argc, char** argv) {
 }
 
 int sparsity_command(int argc, char** argv) {
-    Options o;
+    Measurement o;
     CLI::App app("Spikes of every layer over the test data, with a hash of each layer's trains.",
                  "nc_convert sparsity");
-    add_options(app, o);
+    add_measurement_options(app, o);
     return run(app, argc, argv, [&] {
         Compute compute = make_compute(o.common);
         Run r = measure(o, compute, Wanted::hash);
@@ -295,13 +295,13 @@ int sparsity_command(int argc, char** argv) {
 }
 
 int energy_command(int argc, char** argv) {
-    Options o;
+    Measurement o;
     std::string ann_frames;
     CLI::App app(
         "Synaptic operations counted over the test data, and the energy they would take: "
         "modelled, arithmetic only.",
         "nc_convert energy");
-    add_options(app, o);
+    add_measurement_options(app, o);
     app.add_option("--ann-frames", ann_frames,
                    "recordings: the analog network ran on each frame (mean, default) or once (sum)")
         ->check(CLI::IsMember({"mean", "sum"}));
@@ -332,12 +332,12 @@ int energy_command(int argc, char** argv) {
 }
 
 int neurobench_command(int argc, char** argv) {
-    Options o;
+    Measurement o;
     CLI::App app(
         "The metrics of NeuroBench 2.3 under its names, counted over the test data: fractions, not "
         "percent; operations and updates per sample, summed over T.",
         "nc_convert neurobench");
-    add_options(app, o);
+    add_measurement_options(app, o);
     return run(app, argc, argv, [&] {
         Compute compute = make_compute(o.common);
         EvaluateOptions how;

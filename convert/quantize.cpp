@@ -14,7 +14,7 @@
 namespace nc {
 namespace {
 
-constexpr double most_threshold = 131071, most_bias = 4090, whole_register = 131072;
+constexpr double most_bias = 4090, whole_register = 131072;
 constexpr double register_share =
     0.75;  // of it for what calibration sees: other samples may go further
 
@@ -111,7 +111,7 @@ double most_of(int bits) {
 // ----------------------------------------------------------------------------------------------
 // what calibration sees
 
-struct Range {
+struct Reached {
     double input = 0;           // largest magnitude of a sample's value
     bool whole = true;          // all values are whole
     std::vector<float> sample;  // some of its values
@@ -142,9 +142,9 @@ void follow(const Neuron& n, const Observation& o, std::vector<double>& most) {
     }
 }
 
-Range measure(Compute& compute, const Graph& g, const Dataset& calibration,
-              const QuantizeOptions& options) {
-    Range range;
+Reached measure(Compute& compute, const Graph& g, const Dataset& calibration,
+                const QuantizeOptions& options) {
+    Reached range;
     EvaluateOptions run;
     run.T = options.T;
     run.batch = 20;
@@ -186,7 +186,7 @@ Tensor rounded(const Tensor& t, const std::vector<double>& scale, double factor,
 
 // The largest scale of each channel of a population that everything respects.
 std::vector<double> scales(const Graph& g, const Feeding& group, size_t channels,
-                           const Range& range, double input_scale, double most, bool search,
+                           const Reached& range, double input_scale, double most, bool search,
                            bool one_scale) {
     std::vector<double> scale(channels, std::numeric_limits<double>::infinity());
     const auto limit = [&](size_t c, double most_scale) {
@@ -228,7 +228,7 @@ std::vector<double> scales(const Graph& g, const Feeding& group, size_t channels
 // Events and weights of the first layer share the bits of its registers: the scale that errs least,
 // both roundings taken together. Counts of events are whole already.
 double choose_input_scale(const Graph& g, const std::vector<Feeding>& feedings,
-                          const std::vector<Shape>& shapes, const Range& range, double most,
+                          const std::vector<Shape>& shapes, const Reached& range, double most,
                           const QuantizeOptions& options) {
     if (range.whole && range.input <= 127) return 1;
     double best = 127 / std::max(range.input, 1e-30),
@@ -284,7 +284,7 @@ Quantized quantize(Compute& compute, const Graph& given, const Dataset& calibrat
         throw Error("[quantize] the network has no neurons: convert it first", ErrorKind::model);
     Graph g = count_pools(give_weights(given));
     const std::vector<Shape> shapes = infer_shapes(g);
-    const Range range = measure(compute, g, calibration, options);
+    const Reached range = measure(compute, g, calibration, options);
     const std::vector<Feeding> feedings = groups_of(g);
     const double input_scale = choose_input_scale(g, feedings, shapes, range, most, options);
 

@@ -10,7 +10,7 @@ namespace nc {
 
 namespace {
 
-[[noreturn]] void fail(const std::string& what) {
+[[noreturn]] void fail_energy(const std::string& what) {
     throw Error("[energy] " + what);
 }
 
@@ -172,8 +172,8 @@ std::vector<uint64_t> fan_out(const Node& node, const Shape& input) {
 uint64_t accumulations(const Node& node, const Shape& input, const std::vector<uint64_t>& spikes) {
     const std::vector<uint64_t> fan = fan_out(node, input);
     if (fan.size() != spikes.size())
-        fail("node '" + node.name + "' takes " + std::to_string(fan.size()) +
-             " inputs, counted were " + std::to_string(spikes.size()));
+        fail_energy("node '" + node.name + "' takes " + std::to_string(fan.size()) +
+                    " inputs, counted were " + std::to_string(spikes.size()));
     uint64_t sum = 0;
     for (size_t i = 0; i < fan.size(); ++i) sum += fan[i] * spikes[i];
     return sum;
@@ -212,17 +212,19 @@ void OperationCounter::observe(const Observation& o) {
 }
 
 Operations OperationCounter::result(size_t steps) const {
-    if (samples_ == 0) fail("no samples were counted");
+    if (samples_ == 0) fail_energy("no samples were counted");
     const auto mark = std::find(marks_.begin(), marks_.end(), steps);
     if (steps != 0 && (mark == marks_.end() || steps > steps_))
-        fail("the first " + std::to_string(steps) + " steps were not counted for themselves");
+        fail_energy("the first " + std::to_string(steps) +
+                    " steps were not counted for themselves");
     const size_t parts = size_t(mark - marks_.begin()) + 1;
     Operations out;
     out.samples = samples_;
     out.steps = steps > 0 ? steps : steps_;
     const auto counted = [&](size_t node) {
         const auto found = spikes_.find(node);
-        if (found == spikes_.end()) fail("node '" + graph_.nodes[node].name + "' was not observed");
+        if (found == spikes_.end())
+            fail_energy("node '" + graph_.nodes[node].name + "' was not observed");
         const size_t size = shapes_[node].elements();
         std::vector<uint64_t> sums(size);
         for (size_t i = 0; i < parts * size; ++i) sums[i % size] += found->second[i];
@@ -236,7 +238,8 @@ Operations OperationCounter::result(size_t steps) const {
         for (const size_t e : inputs_of(graph_, n)) {
             const Edge& edge = graph_.edges[e];
             if (edge.delay > 0)
-                fail("node '" + node.name + "' has a delayed edge: its spikes are not counted");
+                fail_energy("node '" + node.name +
+                            "' has a delayed edge: its spikes are not counted");
             shape = shapes_[edge.from];
             add(x, given[edge.from]);
         }
@@ -280,7 +283,7 @@ Operations OperationCounter::result(size_t steps) const {
 }
 
 Energy energy(const Operations& operations, const Target& target, size_t frames) {
-    if (operations.samples == 0) fail("no samples were counted");
+    if (operations.samples == 0) fail_energy("no samples were counted");
     Energy out;
     out.target = target;
     out.samples = operations.samples;

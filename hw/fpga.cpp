@@ -10,7 +10,7 @@
 namespace nc {
 namespace {
 
-[[noreturn]] void fail(const std::string& what) {
+[[noreturn]] void fail_fpga(const std::string& what) {
     throw Error("[fpga] " + what, ErrorKind::model);
 }
 
@@ -82,9 +82,10 @@ FpgaSynapses plan_synapses(const Synapses& s, const FpgaPopulation& source,
         groups = cin;
     }
     if (kernel_y.out != target.height || kernel_x.out != target.width)
-        fail(target.name + ": synapses of " + source.name + " give " +
-             std::to_string(kernel_y.out) + "x" + std::to_string(kernel_x.out) + " pixels, not " +
-             std::to_string(target.height) + "x" + std::to_string(target.width));
+        fail_fpga(target.name + ": synapses of " + source.name + " give " +
+                  std::to_string(kernel_y.out) + "x" + std::to_string(kernel_x.out) +
+                  " pixels, not " + std::to_string(target.height) + "x" +
+                  std::to_string(target.width));
 
     const size_t cin_group = cin / groups, cout_group = cout / groups;
     for (size_t g = 0; g < groups; ++g)
@@ -126,7 +127,7 @@ FpgaPopulation plan_population(const Population& p, const Reach& reach, bool inp
     FpgaPopulation out;
     out.name = p.name;
     if (p.shape.rank() != 1 && p.shape.rank() != 3)
-        fail(p.name + ": shape " + p.shape.str() + " is neither [H, W, C] nor [F]");
+        fail_fpga(p.name + ": shape " + p.shape.str() + " is neither [H, W, C] nor [F]");
     if (p.shape.rank() == 3) {
         out.height = p.shape[0];
         out.width = p.shape[1];
@@ -139,11 +140,11 @@ FpgaPopulation plan_population(const Population& p, const Reach& reach, bool inp
     out.accumulator_bits = signed_bits(reach.current);
     out.membrane_bits = signed_bits(reach.membrane) + out.fraction;
     if (out.accumulator_bits > 32)
-        fail(p.name + ": its accumulators need " + std::to_string(out.accumulator_bits) +
-             " bits, more than 32");
+        fail_fpga(p.name + ": its accumulators need " + std::to_string(out.accumulator_bits) +
+                  " bits, more than 32");
     if (out.membrane_bits > 48)
-        fail(p.name + ": its membranes need " + std::to_string(out.membrane_bits) +
-             " bits, more than 48");
+        fail_fpga(p.name + ": its membranes need " + std::to_string(out.membrane_bits) +
+                  " bits, more than 48");
     return out;
 }
 
@@ -183,9 +184,9 @@ uint64_t FpgaPlan::memory_bits() const {
 }
 
 FpgaPlan fpga_plan(const IntegerNetwork& net, int T, size_t lanes, bool pipelined) {
-    if (T < 1) fail("T must be at least 1");
+    if (T < 1) fail_fpga("T must be at least 1");
     if (!std::has_single_bit(lanes) || lanes > 64)
-        fail("lanes must be a power of 2 up to 64, not " + std::to_string(lanes));
+        fail_fpga("lanes must be a power of 2 up to 64, not " + std::to_string(lanes));
     FpgaPlan plan;
     plan.T = T;
     plan.lanes = lanes;
@@ -193,7 +194,7 @@ FpgaPlan fpga_plan(const IntegerNetwork& net, int T, size_t lanes, bool pipeline
     const std::vector<Reach> reaches = reach(net, T);
     for (size_t i = 0; i < net.populations.size(); ++i) {
         const Population& p = net.populations[i];
-        if (p.reset_to_zero) fail("'" + p.name + "' resets to zero: this target subtracts");
+        if (p.reset_to_zero) fail_fpga("'" + p.name + "' resets to zero: this target subtracts");
         FpgaPopulation out = plan_population(p, reaches[i], i == 0, lanes);
         out.step_bound = FpgaCycles::open + out.rows + (p.spiking ? p.size() : 0);
         for (const Synapses& s : p.synapses) {
@@ -252,10 +253,10 @@ class Fabric {
           keep_(net.populations.size(), 1),
           cores_(N * net.populations.size()) {
         if (net.populations.size() != plan.populations.size())
-            fail("the plan is another network's");
+            fail_fpga("the plan is another network's");
         if (T > plan.T)
-            fail("T = " + std::to_string(T) + ", but widths are proven for up to " +
-                 std::to_string(plan.T) + " steps");
+            fail_fpga("T = " + std::to_string(T) + ", but widths are proven for up to " +
+                      std::to_string(plan.T) + " steps");
         check_run("fpga", net, input.size(), N, T, temporal);
         for (const Population& p : net.populations)
             for (const Synapses& s : p.synapses)
@@ -278,7 +279,7 @@ class Fabric {
                 kernels::parallel_for(threads_, N_, 1, [&](size_t begin, size_t end) {
                     for (size_t n = begin; n < end; ++n) i == 0 ? receive(n, t) : step(n, i, t);
                 });
-                if (overflow_) fail(net_.populations[i].name + ": a register overflowed");
+                if (overflow_) fail_fpga(net_.populations[i].name + ": a register overflowed");
                 if (observe_ && i > 0) show(i, t);
             }
         for (size_t n = 0; n < N_; ++n) finish(n, out);

@@ -8,7 +8,7 @@
 namespace nc {
 namespace {
 
-constexpr int32_t most_weight = 127, most_threshold = 131071;
+constexpr int32_t most_weight = 127;
 
 [[noreturn]] void refuse(const Graph& g, size_t node, const std::string& what) {
     throw Error("[integers] node '" + g.nodes[node].name + "' (" +

@@ -46,6 +46,8 @@ struct Population {
     size_t channels() const { return shape.back(); }
 };
 
+constexpr int32_t most_threshold = 131071;
+
 // populations[0] is the input, the last one the readout; each comes after those it hears.
 struct IntegerNetwork {
     double input_scale =

@@ -9,7 +9,7 @@
 namespace nc {
 namespace {
 
-[[noreturn]] void fail(const std::string& what) {
+[[noreturn]] void fail_loihi(const std::string& what) {
     throw Error("[loihi] " + what, ErrorKind::model);
 }
 
@@ -48,15 +48,16 @@ LavaTrace run_lava(Compute& compute, const LavaDense& dense, const LavaLif& lif,
                    const std::vector<int32_t>& spikes, size_t neurons, size_t inputs,
                    size_t steps) {
     if (dense.weight.size() != neurons * inputs || spikes.size() != steps * inputs)
-        fail(std::to_string(dense.weight.size()) + " weights and " + std::to_string(spikes.size()) +
-             " inputs for " + std::to_string(neurons) + " neurons, " + std::to_string(inputs) +
-             " inputs and " + std::to_string(steps) + " steps");
+        fail_loihi(std::to_string(dense.weight.size()) + " weights and " +
+                   std::to_string(spikes.size()) + " inputs for " + std::to_string(neurons) +
+                   " neurons, " + std::to_string(inputs) + " inputs and " + std::to_string(steps) +
+                   " steps");
     if (dense.weight_bits < 1 || dense.weight_bits > 8)
-        fail("a weight has 1 to 8 bits, not " + std::to_string(dense.weight_bits));
+        fail_loihi("a weight has 1 to 8 bits, not " + std::to_string(dense.weight_bits));
     for (const auto* state : {&lif.u, &lif.v})
         if (!state->empty() && state->size() != neurons)
-            fail(std::to_string(state->size()) + " initial values for " + std::to_string(neurons) +
-                 " neurons");
+            fail_loihi(std::to_string(state->size()) + " initial values for " +
+                       std::to_string(neurons) + " neurons");
     const std::vector<int32_t> weight = stored_weights(dense);
     std::vector<int32_t> a(steps * neurons, 0);
     for (size_t t = 1; t < steps; ++t)  // a step of latency
@@ -69,7 +70,7 @@ LavaTrace run_lava(Compute& compute, const LavaDense& dense, const LavaLif& lif,
             }
             sum = shifted(sum, dense.weight_exp);
             if (std::abs(sum) >= int64_t(1) << 24)
-                fail("a weighted sum of " + std::to_string(sum) + " does not fit 24 bits");
+                fail_loihi("a weighted sum of " + std::to_string(sum) + " does not fit 24 bits");
             a[t * neurons + n] = int32_t(sum);
         }
     const kernels::IntegerRule rule = {
@@ -98,10 +99,10 @@ LavaTrace run_lava(Compute& compute, const LavaDense& dense, const LavaLif& lif,
 
 namespace {
 
-class Chip {
+class Simulation {
  public:
-    Chip(Compute& compute, const IntegerNetwork& net, const std::vector<int16_t>& input, size_t N,
-         int T, bool temporal, const ObserveIntegers& observe)
+    Simulation(Compute& compute, const IntegerNetwork& net, const std::vector<int16_t>& input,
+               size_t N, int T, bool temporal, const ObserveIntegers& observe)
         : compute_(compute),
           net_(net),
           input_(input),
@@ -114,8 +115,8 @@ class Chip {
         const std::vector<Reach> reaches = reach(net, 1);
         for (size_t i = 1; i < states_.size(); ++i)
             if (reaches[i].current > INT32_MAX)
-                fail(net.populations[i].name + ": its weights can sum up to " +
-                     std::to_string(reaches[i].current) + ", which leaves 32 bits");
+                fail_loihi(net.populations[i].name + ": its weights can sum up to " +
+                           std::to_string(reaches[i].current) + ", which leaves 32 bits");
         for (size_t i = 1; i < states_.size(); ++i) start(i);
     }
 
@@ -157,7 +158,7 @@ class Chip {
         s.input.resize(p.synapses.size());
         for (const int32_t b : p.bias) {
             if (std::abs(int64_t(b)) >= int64_t(1) << 25)
-                fail(p.name + ": a bias of " + std::to_string(b));
+                fail_loihi(p.name + ": a bias of " + std::to_string(b));
             s.bias.push_back(b * 64);
         }
         if (!p.spiking) {
@@ -194,14 +195,15 @@ class Chip {
         }
         uint32_t magnitudes = 0;
         for (const int32_t a : s.a) magnitudes |= uint32_t(a < 0 ? ~a : a);
-        if (magnitudes >> 24 != 0) fail(p.name + ": a weighted sum does not fit 24 bits");
+        if (magnitudes >> 24 != 0) fail_loihi(p.name + ": a weighted sum does not fit 24 bits");
         out.neuron_steps += p.spiking ? n : 0;
         if (!p.spiking) {
             for (size_t j = 0; j < n; ++j) {
                 s.sums[j] += s.a[j] + p.bias[j % p.channels()];
                 s.v[j] = int32_t(s.sums[j]);
                 if (observe_ && s.v[j] != s.sums[j])
-                    fail(p.name + ": a sum of " + std::to_string(s.sums[j]) + " leaves 32 bits");
+                    fail_loihi(p.name + ": a sum of " + std::to_string(s.sums[j]) +
+                               " leaves 32 bits");
                 s.u[j] = s.a[j] * 64;
             }
         } else {
@@ -227,8 +229,8 @@ class Chip {
             const size_t own = v->size();
             if (own == params) continue;
             if (own == 0 || params % own != 0 || p.size() % params != 0)
-                fail(p.name + ": " + std::to_string(own) + " parameters for " +
-                     std::to_string(params));
+                fail_loihi(p.name + ": " + std::to_string(own) + " parameters for " +
+                           std::to_string(params));
             v->resize(params);
             for (size_t j = own; j < params; ++j) (*v)[j] = (*v)[j - own];
         }
@@ -319,7 +321,7 @@ class Chip {
         const size_t channels = source.channels(), words = (channels + 63) / 64;
         const size_t at = size_t(t - from.first_kept);
         if (t < from.first_kept || at >= from.sent.size())
-            fail(p.name + " asks for a step of " + source.name + " that is not there");
+            fail_loihi(p.name + " asks for a step of " + source.name + " that is not there");
         const std::vector<uint64_t>& bits = from.sent[at];
         const auto bit = [&](size_t j) {
             return int(bits[j / channels * words + j % channels / 64] >> j % channels % 64 & 1);
@@ -359,8 +361,9 @@ class Chip {
 
 LoihiRun run_loihi(Compute& compute, const IntegerNetwork& net, const std::vector<int16_t>& input,
                    size_t N, int T, bool temporal, const ObserveIntegers& observe) {
-    if (!compute.on_host()) fail("the simulator works on the cpu, not on " + compute.device.str());
-    return Chip(compute, net, input, N, T, temporal, observe).run();
+    if (!compute.on_host())
+        fail_loihi("the simulator works on the cpu, not on " + compute.device.str());
+    return Simulation(compute, net, input, N, T, temporal, observe).run();
 }
 
 }  // namespace nc

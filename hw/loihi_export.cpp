@@ -77,9 +77,9 @@ Json to_json(const IntegerNetwork& net, const Population& p, const Chip& chip) {
 }
 
 // Reads one document; every complaint names the file and the place in it.
-class Reader {
+class LoihiReader {
  public:
-    Reader(const Json& document, const std::string& path) : document_(document), path_(path) {}
+    LoihiReader(const Json& document, const std::string& path) : document_(document), path_(path) {}
 
     LoihiFile run() {
         where_ = "the document";
@@ -328,7 +328,7 @@ Json to_loihi(const IntegerNetwork& net, int T) {
 }
 
 LoihiFile from_loihi(const Json& document, const std::string& path) {
-    return Reader(document, path).run();
+    return LoihiReader(document, path).run();
 }
 
 }  // namespace nc

@@ -11,7 +11,7 @@ namespace nc {
 
 namespace {
 
-[[noreturn]] void fail(const std::string& what, ErrorKind kind = ErrorKind::usage) {
+[[noreturn]] void fail_neurobench(const std::string& what, ErrorKind kind = ErrorKind::usage) {
     throw Error("[neurobench] " + what, kind);
 }
 
@@ -53,12 +53,13 @@ NeuroBenchCounter::NeuroBenchCounter(const Graph& graph)
     for (const Node& node : graph_.nodes) {
         if (const auto* n = std::get_if<Neuron>(&node.op);
             n && n->rule.spiking == kernels::Spiking::exact)
-            fail("node '" + node.name + "' is a neuron of two phases: it has no membrane at a step",
-                 ErrorKind::model);
+            fail_neurobench(
+                "node '" + node.name + "' is a neuron of two phases: it has no membrane at a step",
+                ErrorKind::model);
         if (std::holds_alternative<Membrane>(node.op))
-            fail("node '" + node.name +
-                     "' is a membrane in physical time: its updates are not counted",
-                 ErrorKind::model);
+            fail_neurobench("node '" + node.name +
+                                "' is a membrane in physical time: its updates are not counted",
+                            ErrorKind::model);
     }
 }
 
@@ -131,7 +132,7 @@ void NeuroBenchCounter::count_updates(const Observation& o, const Neuron& neuron
 }
 
 NeuroBench NeuroBenchCounter::result() const {
-    if (samples_ == 0) fail("no samples were counted");
+    if (samples_ == 0) fail_neurobench("no samples were counted");
     NeuroBench out = static_metrics(graph_);
     const double samples = double(samples_);
     out.samples = samples_;

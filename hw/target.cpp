@@ -15,7 +15,7 @@ namespace {
 }
 
 // Bits an unsigned value takes.
-int width(uint64_t value) {
+int bits_of(uint64_t value) {
     int bits = 0;
     for (; value != 0; value >>= 1) ++bits;
     return bits;
@@ -33,7 +33,8 @@ int delay_of(const IntegerNetwork& net, const Population& p, const Synapses& s) 
 void check_values(const IntegerNetwork& net, const Population& p, const Chip& chip) {
     for (const Synapses& s : p.synapses) {
         for (const int8_t w : s.weight)
-            if (chip.weight_bits && width(uint64_t(std::abs(int(w)))) + 1 > chip.weight_bits->value)
+            if (chip.weight_bits &&
+                bits_of(uint64_t(std::abs(int(w)))) + 1 > chip.weight_bits->value)
                 refuse(p, chip, "has a weight of " + std::to_string(w), *chip.weight_bits);
         const int delay = delay_of(net, p, s);
         if (chip.delay && s.from != 0 && delay > chip.delay->value)
@@ -46,7 +47,7 @@ void check_values(const IntegerNetwork& net, const Population& p, const Chip& ch
             refuse(p, chip, "hears graded events of 8 bits", *chip.payload_bits);
     }
     for (const int32_t theta : p.threshold)
-        if (chip.threshold_bits && width(uint64_t(theta)) > chip.threshold_bits->value)
+        if (chip.threshold_bits && bits_of(uint64_t(theta)) > chip.threshold_bits->value)
             refuse(p, chip, "has a threshold of " + std::to_string(theta), *chip.threshold_bits);
     for (const int32_t b : p.bias)
         if (p.spiking && !hears_input(p) && !bias_parts(b, chip))
@@ -54,7 +55,7 @@ void check_values(const IntegerNetwork& net, const Population& p, const Chip& ch
                    "has a bias of " + std::to_string(b) +
                        ", which no mantissa and exponent of its widths give",
                    chip.bias_mantissa_bits ? *chip.bias_mantissa_bits : *chip.bias_exponent_bits);
-    if (chip.decay_bits && width(uint64_t(p.decay)) > chip.decay_bits->value)
+    if (chip.decay_bits && bits_of(uint64_t(p.decay)) > chip.decay_bits->value)
         refuse(p, chip, "has a decay of " + std::to_string(p.decay), *chip.decay_bits);
 }
 

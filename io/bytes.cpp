@@ -56,6 +56,10 @@ bool write_all(int fd, const char* data, size_t bytes) {
 
 }  // namespace
 
+void refuse_model(const std::string& path, const std::string& what, const std::string& hint) {
+    throw Error("[" + path + "] " + what, ErrorKind::model, hint);
+}
+
 std::vector<uint8_t> read_file(const std::string& path, size_t max_bytes) {
     const File file(path, O_RDONLY);
     if (!file.ok()) fail("read", path, errno);

@@ -21,6 +21,10 @@ std::vector<uint8_t> read_maybe_gzip(const std::string& path, size_t max_bytes =
 std::vector<uint8_t> inflate_gzip(const std::vector<uint8_t>& packed, const std::string& path,
                                   size_t max_bytes = size_t(1) << 34);
 
+// "[path] what": a file that is not the model it should be.
+[[noreturn]] void refuse_model(const std::string& path, const std::string& what,
+                               const std::string& hint = "");
+
 // Writes to a temporary name in the same folder, syncs, renames; an existing device or pipe is
 // written to as it is. Error names the path and the reason (full disk, permission).
 void write_file(const std::string& path, const void* data, size_t bytes);

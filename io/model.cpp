@@ -3,15 +3,12 @@
 
 #include <cmath>
 
+#include "io/bytes.h"
+
 namespace nc {
 namespace {
 
 const std::string state_prefix = "state.";
-
-[[noreturn]] void fail(const std::string& path, const std::string& what,
-                       const std::string& hint = "") {
-    throw Error("[" + path + "] " + what, ErrorKind::model, hint);
-}
 
 Json info_to_json(const ModelInfo& info) {
     return {{"dataset", info.dataset}, {"T", info.T},
@@ -22,13 +19,13 @@ Json info_to_json(const ModelInfo& info) {
 
 ModelInfo info_from_json(const Json& json, const std::string& path) {
     ModelInfo out;
-    if (!json.is_object()) fail(path, "info is not an object");
+    if (!json.is_object()) refuse_model(path, "info is not an object");
     std::vector<std::string> known;
     const auto read = [&](const char* key, auto good, auto& to) {
         known.push_back(key);
         const auto at = json.find(key);
         if (at == json.end()) return;
-        if (!good(*at)) fail(path, "info: " + std::string(key) + " is " + at->dump());
+        if (!good(*at)) refuse_model(path, "info: " + std::string(key) + " is " + at->dump());
         to = at->template get<std::remove_reference_t<decltype(to)>>();
     };
     const auto text = [](const Json& v) { return v.is_string(); };
@@ -52,12 +49,12 @@ ModelInfo info_from_json(const Json& json, const std::string& path) {
         "provenance", [](const Json& v) { return v.is_object(); }, out.provenance);
     for (const auto& [key, value] : json.items())
         if (std::find(known.begin(), known.end(), key) == known.end())
-            fail(path, "info: unknown field '" + key + "'", suggestion(key, known));
+            refuse_model(path, "info: unknown field '" + key + "'", suggestion(key, known));
     for (const float s : out.std)
-        if (!(s > 0)) fail(path, "info: std " + std::to_string(s) + " is not positive");
+        if (!(s > 0)) refuse_model(path, "info: std " + std::to_string(s) + " is not positive");
     if (out.mean.size() != out.std.size())
-        fail(path, "info: " + std::to_string(out.mean.size()) + " means, but " +
-                       std::to_string(out.std.size()) + " deviations");
+        refuse_model(path, "info: " + std::to_string(out.mean.size()) + " means, but " +
+                               std::to_string(out.std.size()) + " deviations");
     return out;
 }
 
@@ -65,8 +62,9 @@ Model to_model(const SafeTensors& file, const std::string& path) {
     const auto section = [&](const char* key) {
         const auto at = file.metadata.find(key);
         if (at == file.metadata.end())
-            fail(path, "no " + std::string(key) + " in the metadata: not a model of this program",
-                 "weights alone need a graph");
+            refuse_model(path,
+                         "no " + std::string(key) + " in the metadata: not a model of this program",
+                         "weights alone need a graph");
         try {
             return parse_json(at->second, path + ": " + key);
         } catch (const Error& e) {
@@ -93,9 +91,10 @@ Model to_model(const SafeTensors& file, const std::string& path) {
             // A file without any tensor reads as a schema: its neutral values are not a model.
             if (tensor.defined() && tensors.erase(name) == 0 &&
                 tensors.erase(node.name + "." + field) == 0)
-                fail(path, "tensor '" + name + "' is not in the file");
+                refuse_model(path, "tensor '" + name + "' is not in the file");
         });
-    if (!tensors.empty()) fail(path, "tensor '" + tensors.begin()->first + "' belongs to no node");
+    if (!tensors.empty())
+        refuse_model(path, "tensor '" + tensors.begin()->first + "' belongs to no node");
     return out;
 }
 
@@ -113,7 +112,8 @@ void save_model(const std::string& path, const Model& model) {
     SafeTensors file;
     for (const auto& node : model.graph.nodes)
         if (node.name == "state" || node.name.rfind(state_prefix, 0) == 0)
-            fail(path, "a node may not be named '" + node.name + "': the training state is");
+            refuse_model(path,
+                         "a node may not be named '" + node.name + "': the training state is");
     file.tensors = graph_tensors(model.graph);
     for (const auto& [name, tensor] : model.state) file.tensors[state_prefix + name] = tensor;
     file.metadata["graph"] = graph_to_json(model.graph).dump();

@@ -14,6 +14,8 @@
 #include <memory>
 #include <mutex>
 
+#include "io/bytes.h"
+
 namespace nc {
 namespace {
 
@@ -21,10 +23,6 @@ constexpr int most_nested = 16;           // graphs within graphs
 constexpr size_t most_objects = 1 << 18;  // groups and datasets of a file, met again when linked
 constexpr size_t most_text = 1 << 16;     // bytes of a string
 constexpr size_t gzip_ratio = 1032;       // deflate cannot do better (zlib's technical notes)
-
-[[noreturn]] void refuse(const std::string& path, const std::string& what) {
-    throw Error("[" + path + "] " + what, ErrorKind::model);
-}
 
 // An HDF5 identifier, closed by whoever holds it.
 class Handle {
@@ -87,11 +85,12 @@ class FileReader {
         for (const std::string& name : members(group, at)) {
             const std::string here = at + "/" + name;
             const Handle object(H5Oopen(group, name.c_str(), H5P_DEFAULT), H5Oclose);
-            if (!object.ok()) refuse(path_, here + " cannot be opened");
+            if (!object.ok()) refuse_model(path_, here + " cannot be opened");
             const H5I_type_t kind = H5Iget_type(object);
             if (kind == H5I_DATASET) {
                 NirField value;
-                if (!field(object, here, value)) refuse(path_, here + " has a type NIR has not");
+                if (!field(object, here, value))
+                    refuse_model(path_, here + " has a type NIR has not");
                 if (name == "type")
                     out.type = text(value, here);
                 else if (name == "edges")
@@ -102,18 +101,19 @@ class FileReader {
                 out.metadata = metadata(object, here);
             } else if (kind == H5I_GROUP && name == "nodes") {
                 if (depth >= most_nested)
-                    refuse(path_, here + ": graphs are nested more than " +
-                                      std::to_string(most_nested) + " deep");
+                    refuse_model(path_, here + ": graphs are nested more than " +
+                                            std::to_string(most_nested) + " deep");
                 for (const std::string& inner : members(object, here)) {
                     const Handle child(H5Gopen2(object, inner.c_str(), H5P_DEFAULT), H5Gclose);
-                    if (!child.ok()) refuse(path_, here + "/" + inner + " is not a node's group");
+                    if (!child.ok())
+                        refuse_model(path_, here + "/" + inner + " is not a node's group");
                     out.nodes.emplace(inner, node(child, here + "/" + inner, depth + 1));
                 }
             } else {
-                refuse(path_, here + " is not a field of a node");
+                refuse_model(path_, here + " is not a field of a node");
             }
         }
-        if (out.type.empty()) refuse(path_, at + " has no type: not a node");
+        if (out.type.empty()) refuse_model(path_, at + " has no type: not a node");
         return out;
     }
 
@@ -138,34 +138,37 @@ class FileReader {
         };
         hsize_t from = 0;
         const herr_t done = H5Literate(group, H5_INDEX_NAME, H5_ITER_INC, &from, visit, &seen);
-        if (!seen.hard) refuse(path_, at + " holds a link that is not to an object of this file");
+        if (!seen.hard)
+            refuse_model(path_, at + " holds a link that is not to an object of this file");
         if (!seen.few)
-            refuse(path_, "more than " + std::to_string(most_objects) + " groups and datasets");
-        if (done < 0) refuse(path_, at + " cannot be listed: the file is damaged");
+            refuse_model(path_,
+                         "more than " + std::to_string(most_objects) + " groups and datasets");
+        if (done < 0) refuse_model(path_, at + " cannot be listed: the file is damaged");
         objects_ += names.size();
         return names;
     }
 
     void pay(size_t bytes, const std::string& at) {
         if (bytes > budget_)
-            refuse(path_, at + " claims more than a file of " + std::to_string(bytes_) +
-                              " bytes can hold");
+            refuse_model(path_, at + " claims more than a file of " + std::to_string(bytes_) +
+                                    " bytes can hold");
         budget_ -= bytes;
     }
 
     // Only what is stored in this file, plain or by gzip, in pieces of a sensible size.
     void check_storage(hid_t data, size_t bytes, const std::string& at) {
         const Handle list(H5Dget_create_plist(data), H5Pclose);
-        if (!list.ok()) refuse(path_, at + " cannot be read");
-        if (H5Pget_external_count(list) != 0) refuse(path_, at + " is stored in another file");
+        if (!list.ok()) refuse_model(path_, at + " cannot be read");
+        if (H5Pget_external_count(list) != 0)
+            refuse_model(path_, at + " is stored in another file");
         const H5D_layout_t layout = H5Pget_layout(list);
         const size_t stored = size_t(H5Dget_storage_size(data));
         if (layout != H5D_COMPACT && layout != H5D_CONTIGUOUS && layout != H5D_CHUNKED)
-            refuse(path_, at + " has a layout that is not read");
+            refuse_model(path_, at + " has a layout that is not read");
         if (stored > bytes_ || (layout != H5D_CHUNKED && stored < bytes) ||
             (layout == H5D_CHUNKED && stored < bytes / gzip_ratio) || (bytes > 0 && stored == 0))
-            refuse(path_, at + " is to have " + std::to_string(bytes) + " bytes, " +
-                              std::to_string(stored) + " are stored");
+            refuse_model(path_, at + " is to have " + std::to_string(bytes) + " bytes, " +
+                                    std::to_string(stored) + " are stored");
         if (layout == H5D_CHUNKED) {
             hsize_t sizes[H5S_MAX_RANK] = {};
             const int rank = H5Pget_chunk(list, H5S_MAX_RANK, sizes);
@@ -174,7 +177,7 @@ class FileReader {
             for (int i = 0; i < rank; ++i)
                 if (__builtin_mul_overflow(chunk, size_t(sizes[i]), &chunk)) chunk = SIZE_MAX;
             if (rank < 1 || chunk > std::max(2 * bytes, size_t(1) << 20))
-                refuse(path_, at + " has pieces larger than itself");
+                refuse_model(path_, at + " has pieces larger than itself");
         }
         const int filters = H5Pget_nfilters(list);
         for (int i = 0; i < filters; ++i) {
@@ -183,34 +186,34 @@ class FileReader {
             const H5Z_filter_t filter =
                 H5Pget_filter2(list, unsigned(i), &flags, &values, nullptr, 0, nullptr, &options);
             if (filter != H5Z_FILTER_DEFLATE && filter != H5Z_FILTER_SHUFFLE)
-                refuse(path_, at + " is packed with filter " + std::to_string(filter) +
-                                  ", only gzip and shuffle are read");
+                refuse_model(path_, at + " is packed with filter " + std::to_string(filter) +
+                                        ", only gzip and shuffle are read");
         }
     }
 
     // False when the dataset is of a type that no field has.
     bool field(hid_t data, const std::string& at, NirField& out) {
         const Handle type(H5Dget_type(data), H5Tclose), space(H5Dget_space(data), H5Sclose);
-        if (!type.ok() || !space.ok()) refuse(path_, at + " cannot be read");
+        if (!type.ok() || !space.ok()) refuse_model(path_, at + " cannot be read");
         const H5T_class_t kind = H5Tget_class(type);
         const size_t each = H5Tget_size(type);
         const H5S_class_t extent = H5Sget_simple_extent_type(space);
         const int rank = H5Sget_simple_extent_ndims(space);
         if (rank < 0 || rank > 6 || (extent != H5S_SCALAR && extent != H5S_SIMPLE))
-            refuse(path_, at + " has no shape of at most 6 sizes");
+            refuse_model(path_, at + " has no shape of at most 6 sizes");
         std::vector<hsize_t> sizes(size_t(rank), 0);
         H5Sget_simple_extent_dims(space, sizes.data(), nullptr);
         size_t count = 1;
         for (const hsize_t size : sizes) {
             if (__builtin_mul_overflow(count, size_t(size), &count))
-                refuse(path_, at + " is too large");
+                refuse_model(path_, at + " is too large");
             out.shape.push_back(size_t(size));
         }
         size_t bytes = 0;
-        if (__builtin_mul_overflow(count, each, &bytes)) refuse(path_, at + " is too large");
+        if (__builtin_mul_overflow(count, each, &bytes)) refuse_model(path_, at + " is too large");
         const bool variable = kind == H5T_STRING && H5Tis_variable_str(type) > 0;
         if (kind == H5T_STRING && !variable && each > most_text)
-            refuse(path_, at + " is a string of " + std::to_string(each) + " bytes");
+            refuse_model(path_, at + " is a string of " + std::to_string(each) + " bytes");
         const bool known =
             (kind == H5T_FLOAT || kind == H5T_INTEGER) ? each <= 8 : kind == H5T_STRING;
         if (!known) return false;
@@ -233,7 +236,7 @@ class FileReader {
             read = H5Dread(data, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data());
             out.values = std::move(values);
         }
-        if (read < 0) refuse(path_, at + " cannot be read: the file is damaged");
+        if (read < 0) refuse_model(path_, at + " cannot be read: the file is damaged");
         return true;
     }
 
@@ -273,7 +276,7 @@ class FileReader {
         H5Pset_vlen_mem_manager(how, take, &memory, keep, nullptr);
         std::vector<char*> text(count, nullptr);
         if (H5Dread(data, words, H5S_ALL, H5S_ALL, how, static_cast<void*>(text.data())) < 0)
-            refuse(path_, at + " cannot be read: the file is damaged");
+            refuse_model(path_, at + " cannot be read: the file is damaged");
         budget_ = memory.left;
         std::vector<std::string> out;
         for (const char* s : text) out.emplace_back(s != nullptr ? s : "");
@@ -282,7 +285,7 @@ class FileReader {
 
     std::string text(const NirField& field, const std::string& at) const {
         const auto* words = std::get_if<std::vector<std::string>>(&field.values);
-        if (words == nullptr || words->size() != 1) refuse(path_, at + " is not a string");
+        if (words == nullptr || words->size() != 1) refuse_model(path_, at + " is not a string");
         return words->front();
     }
 
@@ -291,7 +294,7 @@ class FileReader {
         const auto* names = std::get_if<std::vector<std::string>>(&field.values);
         const bool none = field.shape.size() >= 1 && field.shape[0] == 0;
         if (!none && (names == nullptr || field.shape.size() != 2 || field.shape[1] != 2))
-            refuse(path_, at + " are not pairs of names");
+            refuse_model(path_, at + " are not pairs of names");
         std::vector<std::pair<std::string, std::string>> out;
         for (size_t i = 0; !none && i + 1 < names->size(); i += 2)
             out.emplace_back((*names)[i], (*names)[i + 1]);
@@ -320,17 +323,17 @@ NirNode parse(const std::vector<uint8_t>& file, const std::string& path) {
     // The library copies the image; the name must not be that of a file.
     H5Pset_file_image(access, const_cast<uint8_t*>(file.data()), file.size());
     const Handle opened(H5Fopen("an image in memory", H5F_ACC_RDONLY, access), H5Fclose);
-    if (!opened.ok()) refuse(path, "damaged: the HDF5 library cannot open it");
+    if (!opened.ok()) refuse_model(path, "damaged: the HDF5 library cannot open it");
     const Handle root(H5Gopen2(opened, "/", H5P_DEFAULT), H5Gclose);
     H5L_info_t link;
     if (!root.ok() || H5Lget_info(root, "node", &link, H5P_DEFAULT) < 0)
-        refuse(path, "no NIR graph: /node is missing or damaged");
-    if (link.type != H5L_TYPE_HARD) refuse(path, "/node is a link, not a graph of this file");
+        refuse_model(path, "no NIR graph: /node is missing or damaged");
+    if (link.type != H5L_TYPE_HARD) refuse_model(path, "/node is a link, not a graph of this file");
     const Handle group(H5Gopen2(root, "node", H5P_DEFAULT), H5Gclose);
-    if (!group.ok()) refuse(path, "no NIR graph: /node is not a group");
+    if (!group.ok()) refuse_model(path, "no NIR graph: /node is not a group");
     NirNode graph = FileReader(path, file.size()).node(group, "/node", 0);
     if (graph.type != "NIRGraph")
-        refuse(path, "/node is of type '" + graph.type + "', not NIRGraph");
+        refuse_model(path, "/node is of type '" + graph.type + "', not NIRGraph");
     return graph;
 }
 
@@ -392,7 +395,7 @@ void rehearse(const std::vector<uint8_t>& file, const std::string& path) {
     while (waitpid(child, nullptr, 0) < 0 && errno == EINTR) {
     }
     if (word == "k") return;
-    if (word.empty()) refuse(path, "the HDF5 library fails on it: the file is damaged");
+    if (word.empty()) refuse_model(path, "the HDF5 library fails on it: the file is damaged");
     throw Error(word.substr(1), ErrorKind::model);
 }
 
@@ -400,15 +403,16 @@ void rehearse(const std::vector<uint8_t>& file, const std::string& path) {
 void check_superblock(const std::vector<uint8_t>& file, const std::string& path) {
     static const uint8_t magic[] = {0x89, 'H', 'D', 'F', '\r', '\n', 0x1a, '\n'};
     if (file.size() < sizeof magic || !std::equal(std::begin(magic), std::end(magic), file.begin()))
-        refuse(path, "not an HDF5 file: it does not begin with \\x89HDF");
+        refuse_model(path, "not an HDF5 file: it does not begin with \\x89HDF");
     const size_t version = file.size() > 8 ? file[8] : 0;
     const size_t at = version < 2 ? (version == 0 ? 40 : 44) : 28, wide = version < 2 ? 13 : 9;
-    if (file.size() < at + 8) refuse(path, "truncated: " + std::to_string(file.size()) + " bytes");
+    if (file.size() < at + 8)
+        refuse_model(path, "truncated: " + std::to_string(file.size()) + " bytes");
     uint64_t whole = 0;
     for (size_t i = 8; i-- > 0;) whole = whole << 8 | file[at + i];
     if (file[wide] == 8 && whole > file.size())
-        refuse(path, "truncated: " + std::to_string(file.size()) + " of " + std::to_string(whole) +
-                         " bytes");
+        refuse_model(path, "truncated: " + std::to_string(file.size()) + " of " +
+                               std::to_string(whole) + " bytes");
 }
 
 void write_failed(const std::string& name) {

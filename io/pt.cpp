@@ -21,11 +21,6 @@ const std::string whole_model_hint =
 constexpr size_t longest_pickle = size_t(1) << 26;
 constexpr size_t longest_name = 1024;
 
-[[noreturn]] void fail(const std::string& path, const std::string& what,
-                       const std::string& hint = "") {
-    throw Error("[" + path + "] " + what, ErrorKind::model, hint);
-}
-
 // What a pickle may name, as numbers.
 enum Known : int64_t { rebuild_tensor, rebuild_parameter, plain, first_storage };
 constexpr std::pair<const char*, const char*> storages[] = {
@@ -76,9 +71,10 @@ class TorchFile {
             const PickleValue& key = pickle_[dict.items[i]];
             if (!is_tensor(dict.items[i + 1])) continue;  // a module's extra state
             if (key.text.size() > longest_name)
-                fail(path_, "a name of " + std::to_string(key.text.size()) + " bytes");
+                refuse_model(path_, "a name of " + std::to_string(key.text.size()) + " bytes");
             const std::string name(key.text);
-            if (!seen.insert(key.text).second) fail(path_, "tensor '" + name + "' is there twice");
+            if (!seen.insert(key.text).second)
+                refuse_model(path_, "tensor '" + name + "' is there twice");
             out.tensors.emplace_back(name, tensor(dict.items[i + 1], name));
         }
         return out;
@@ -94,12 +90,12 @@ class TorchFile {
                    std::memcmp(head.data(), text.data(), text.size()) == 0;
         };
         if (starts("\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19"))
-            fail(path, "PyTorch's format from before version 1.6, which is not read",
-                 "write it again: `torch.save(torch.load(\"" + path +
-                     "\", map_location=\"cpu\"), \"weights.pt\")`");
+            refuse_model(path, "PyTorch's format from before version 1.6, which is not read",
+                         "write it again: `torch.save(torch.load(\"" + path +
+                             "\", map_location=\"cpu\"), \"weights.pt\")`");
         if (!starts("PK"))
-            fail(path, "not a PyTorch file: no zip archive as torch.save() writes it",
-                 "`torch.save(model.state_dict(), \"weights.pt\")` writes one");
+            refuse_model(path, "not a PyTorch file: no zip archive as torch.save() writes it",
+                         "`torch.save(model.state_dict(), \"weights.pt\")` writes one");
         return Zip(source, ErrorKind::model);
     }
 
@@ -111,28 +107,30 @@ class TorchFile {
             const std::string inside =
                 entry.name.substr(slash == std::string::npos ? 0 : slash + 1);
             if (inside == "constants.pkl" || inside == "models/model.json")
-                fail(path_, "a compiled program (TorchScript or torch.export), not weights",
-                     whole_model_hint);
+                refuse_model(path_, "a compiled program (TorchScript or torch.export), not weights",
+                             whole_model_hint);
             if (inside == "data.pkl" && !found) {
                 found = &entry;
                 folder_ = entry.name.substr(0, entry.name.size() - inside.size());
             }
         }
         if (!found)
-            fail(path_, "a zip archive without data.pkl: not a PyTorch file", whole_model_hint);
+            refuse_model(path_, "a zip archive without data.pkl: not a PyTorch file",
+                         whole_model_hint);
         if (found->size > longest_pickle)
-            fail(path_, found->name + " has " + std::to_string(found->size) + " bytes, more than " +
-                            std::to_string(longest_pickle));
+            refuse_model(path_, found->name + " has " + std::to_string(found->size) +
+                                    " bytes, more than " + std::to_string(longest_pickle));
         if (const ZipEntry* order = zip_.find(folder_ + "byteorder"))
             if (const auto text = content(*order);
                 std::string(text.begin(), text.end()) != "little")
-                fail(path_, "written on a big-endian machine, which is not read");
+                refuse_model(path_, "written on a big-endian machine, which is not read");
         return content(*found);
     }
 
     // torch.save() can be told to leave checksums out: they are 0 then.
     std::vector<uint8_t> content(const ZipEntry& entry) const {
-        if (entry.method != 0) fail(path_, entry.name + " is compressed: torch.save() stores");
+        if (entry.method != 0)
+            refuse_model(path_, entry.name + " is compressed: torch.save() stores");
         return zip_.read(entry, size_t(1) << 34, entry.crc != 0);
     }
 
@@ -167,7 +165,7 @@ class TorchFile {
         std::string inside;
         for (int depth = 0; depth < 8; ++depth) {
             if (at->kind != Kind::dict)
-                fail(path_, "no dict of tensors; " + saves, whole_model_hint);
+                refuse_model(path_, "no dict of tensors; " + saves, whole_model_hint);
             const size_t own = tensors_in(*at);
             if (own > 0 && own == at->items.size() / 2) return *at;
             Named full, dicts;
@@ -181,7 +179,7 @@ class TorchFile {
             if (full.empty() && own > 0) return *at;
             const bool deeper = full.empty() && dicts.size() == 1 && dicts[0].second != at;
             if (!deeper && full.empty())
-                fail(path_, "no tensors under names; " + saves, whole_model_hint);
+                refuse_model(path_, "no tensors under names; " + saves, whole_model_hint);
             const auto [name, chosen] = deeper ? dicts[0] : choose(full);
             inside.append(inside.empty() ? "" : ".").append(name);
             note = "the weights are under '" + inside + "'";
@@ -189,7 +187,7 @@ class TorchFile {
             if (!deeper) return *chosen;
             at = chosen;
         }
-        fail(path_, "no state_dict within eight dicts in each other", whole_model_hint);
+        refuse_model(path_, "no state_dict within eight dicts in each other", whole_model_hint);
     }
 
     Named::value_type choose(const Named& full) const {
@@ -198,8 +196,8 @@ class TorchFile {
             for (const auto& candidate : full)
                 if (candidate.first == usual) return candidate;
         if (full.size() == 1) return full[0];
-        fail(path_, "several dicts of tensors: " + listed(full, ""),
-             "save the one that is meant alone");
+        refuse_model(path_, "several dicts of tensors: " + listed(full, ""),
+                     "save the one that is meant alone");
     }
     static std::string listed(const Named& dicts, std::string_view without) {
         std::string out;
@@ -215,7 +213,7 @@ class TorchFile {
     // --- Tensors ---
 
     [[noreturn]] void wrong(const std::string& name, const std::string& what) const {
-        fail(path_, "tensor '" + name + "': " + what, whole_model_hint);
+        refuse_model(path_, "tensor '" + name + "': " + what, whole_model_hint);
     }
     size_t count(uint32_t index, const std::string& name, const char* what) const {
         const PickleValue& value = pickle_[index];

@@ -222,20 +222,19 @@ static void input_tile(const float* image, ptrdiff_t y, ptrdiff_t x, const ConvS
         const size_t count = smaller(lanes, s.cin - c);
         Vec d[edge * edge], t[edge * edge];
         if (count == lanes)
-            unroll<0, edge * edge>([&](auto i) __attribute__((always_inline)) {
-                d[i.value] = load(pixel[i.value] + c);
+            unrolled<edge * edge>([&](size_t i) __attribute__((always_inline)) {
+                d[i] = load(pixel[i] + c);
             });
         else
             for (size_t i = 0; i < edge * edge; ++i) d[i] = load_partial(pixel[i] + c, count);
-        unroll<0, edge>([&](auto j) __attribute__((always_inline)) {
-            input_line<M>(d + j.value, edge, t + j.value);
-        });
+        unrolled<edge>([&](size_t j)
+                           __attribute__((always_inline)) { input_line<M>(d + j, edge, t + j); });
         float* out = v + c / r.length * r.v_block + c % r.length;
-        unroll<0, edge>([&](auto i) __attribute__((always_inline)) {
+        unrolled<edge>([&](size_t i) __attribute__((always_inline)) {
             Vec line[edge];
-            input_line<M>(t + i.value * edge, 1, line);
-            unroll<0, edge>([&](auto j) __attribute__((always_inline)) {
-                store(out + (i.value * edge + j.value) * r.v_position, line[j.value]);
+            input_line<M>(t + i * edge, 1, line);
+            unrolled<edge>([&](size_t j) __attribute__((always_inline)) {
+                store(out + (i * edge + j) * r.v_position, line[j]);
             });
         });
     }
@@ -250,16 +249,15 @@ static void output_tile(const float* m, size_t image, size_t y, size_t x, const 
     for (size_t c = j0; c < j1; c += lanes) {
         const size_t count = smaller(lanes, j1 - c);
         Vec t[M * edge];
-        unroll<0, edge>([&](auto j) __attribute__((always_inline)) {
+        unrolled<edge>([&](size_t j) __attribute__((always_inline)) {
             Vec column[edge];
-            unroll<0, edge>([&](auto i) __attribute__((always_inline)) {
-                column[i.value] = load(m + (i.value * edge + j.value) * r.m_position + c);
+            unrolled<edge>([&](size_t i) __attribute__((always_inline)) {
+                column[i] = load(m + (i * edge + j) * r.m_position + c);
             });
             Vec sums[M];
             output_line<M>(column, 1, sums);
-            unroll<0, M>([&](auto i) __attribute__((always_inline)) {
-                t[i.value * edge + j.value] = sums[i.value];
-            });
+            unrolled<M>([&](size_t i)
+                            __attribute__((always_inline)) { t[i * edge + j] = sums[i]; });
         });
         const bool whole = count == lanes;
         Vec bias = broadcast(0);

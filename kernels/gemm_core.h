@@ -72,18 +72,6 @@ static inline void zero_over(float* dst, size_t n) {
 // ----------------------------------------------------------------------------------------------
 // tile
 
-template <size_t I>
-struct Index {
-    static constexpr size_t value = I;
-};
-template <size_t I, size_t N, class Body>
-__attribute__((always_inline)) static inline void unroll(Body&& body) {
-    if constexpr (I < N) {
-        body(Index<I>());
-        unroll<I + 1, N>(body);
-    }
-}
-
 // Cache lines of the next panel are fetched every so many steps of k, the panel's lines shared out
 // over a block's tiles.
 static constexpr size_t ahead_steps = 8, ahead_lines = ahead_steps * tile_cols / 16;
@@ -109,24 +97,38 @@ static inline Vec not_negative(Vec x) {
     return select(x <= broadcast(0), broadcast(0), x);
 }
 
+// Adds to a tile's sums [rows][lanes] what belongs to them and writes their first n columns, in a
+// loop: unrolled in every kernel below, it was half of their time to compile.
+__attribute__((noinline)) static void finish_columns(const Tile& t, const float* sums, size_t rows,
+                                                     size_t col, size_t n) {
+    const Vec bias = t.bias != nullptr ? load_partial(t.bias + col, n) : broadcast(0);
+    for (size_t r = 0; r < rows; ++r) {
+        float* c = t.c[r] + col;
+        Vec s = load(sums + r * lanes);
+        if (t.bias != nullptr) s = s + bias;
+        if (t.accumulate) s = s + load_partial(c, n);
+        if (t.add != nullptr) s = s + load_partial(t.add[r] + col, n);
+        if (t.relu) s = not_negative(s);
+        store_partial(c, s, n);
+    }
+}
+
 template <size_t R, size_t V, bool transposed>
 static void multiply_tile(const Tile& t) {
     constexpr size_t row_step = transposed ? 1 : row_stride, k_step = transposed ? lanes : 1;
     Vec sum[R * V];
-    unroll<0, R * V>([&](auto i) __attribute__((always_inline)) { sum[i.value] = broadcast(0); });
+    unrolled<R * V>([&](size_t i) __attribute__((always_inline)) { sum[i] = broadcast(0); });
     const float* a = t.a;
     const float* b = t.b;
     const size_t b_stride = t.b_stride;
     const auto step = [&]() __attribute__((always_inline)) {
         Vec vb[V];
-        unroll<0, V>([&](auto v) __attribute__((always_inline)) {
-            vb[v.value] = load(b + v.value * lanes);
-        });
-        unroll<0, R>([&](auto r) __attribute__((always_inline)) {
-            const Vec va = broadcast(a[r.value * row_step]);
-            unroll<0, V>([&](auto v) __attribute__((always_inline)) {
-                Vec& s = sum[r.value * V + v.value];
-                s = fma(va, vb[v.value], s);
+        unrolled<V>([&](size_t v) __attribute__((always_inline)) { vb[v] = load(b + v * lanes); });
+        unrolled<R>([&](size_t r) __attribute__((always_inline)) {
+            const Vec va = broadcast(a[r * row_step]);
+            unrolled<V>([&](size_t v) __attribute__((always_inline)) {
+                Vec& s = sum[r * V + v];
+                s = fma(va, vb[v], s);
             });
         });
         a += k_step;
@@ -147,30 +149,25 @@ static void multiply_tile(const Tile& t) {
     }
     for (; p > 0; --p) step();
     const size_t tail = t.cols - (V - 1) * lanes;  // columns of the last vector, 1..lanes
-    unroll<0, V>([&](auto v) __attribute__((always_inline)) {
-        const size_t col = t.col + v.value * lanes;
-        if (v.value + 1 < V || tail == lanes) {
+    unrolled<V>([&](size_t v) __attribute__((always_inline)) {
+        const size_t col = t.col + v * lanes;
+        if (v + 1 < V || tail == lanes) {
             const Vec bias = t.bias != nullptr ? load(t.bias + col) : broadcast(0);
-            unroll<0, R>([&](auto r) __attribute__((always_inline)) {
-                float* c = t.c[r.value] + col;
-                Vec s = sum[r.value * V + v.value];
+            unrolled<R>([&](size_t r) __attribute__((always_inline)) {
+                float* c = t.c[r] + col;
+                Vec s = sum[r * V + v];
                 if (t.bias != nullptr) s = s + bias;
                 if (t.accumulate) s = s + load(c);
-                if (t.add != nullptr) s = s + load(t.add[r.value] + col);
+                if (t.add != nullptr) s = s + load(t.add[r] + col);
                 if (t.relu) s = not_negative(s);
                 store(c, s);
             });
         } else {
-            const Vec bias = t.bias != nullptr ? load_partial(t.bias + col, tail) : broadcast(0);
-            unroll<0, R>([&](auto r) __attribute__((always_inline)) {
-                float* c = t.c[r.value] + col;
-                Vec s = sum[r.value * V + v.value];
-                if (t.bias != nullptr) s = s + bias;
-                if (t.accumulate) s = s + load_partial(c, tail);
-                if (t.add != nullptr) s = s + load_partial(t.add[r.value] + col, tail);
-                if (t.relu) s = not_negative(s);
-                store_partial(c, s, tail);
+            alignas(64) float last[R * lanes];
+            unrolled<R>([&](size_t r) __attribute__((always_inline)) {
+                store(last + r * lanes, sum[r * V + v]);
             });
+            finish_columns(t, last, R, col, tail);
         }
     });
 }
