@@ -114,15 +114,17 @@ struct ConvData {
     Pass pass;
     ConvShape shape;
     Values<float> x, w, y, out;  // y is dy going backward
+    bool sparse;                 // x is mostly zeros
 
     ConvData(Compute& where, Pass pass_, const ConvShape& s, std::vector<float> x_,
-             std::vector<float> w_, std::vector<float> y_)
+             std::vector<float> w_, std::vector<float> y_, bool sparse_)
         : compute(where),
           pass(pass_),
           shape(s),
           x(std::move(x_)),
           w(std::move(w_)),
-          y(std::move(y_)) {
+          y(std::move(y_)),
+          sparse(sparse_) {
         out.resize(pass == Pass::forward ? y.size() : pass == Pass::input ? x.size() : w.size());
         bring(compute, x, w, y, out);
         const auto& conv = compute.table->conv;
@@ -146,23 +148,25 @@ struct ConvData {
         else
             conv.backward_weight(compute.queue, x.data(), y.data(), out.data(), shape);
     }
-    // Of the first two images, which the rest of the batch does not touch.
-    ConvData two_images(Compute& where, bool magnitudes) const {
+    // Of the first images, which the rest of the batch does not touch: enough of them that zeros
+    // are skipped where they are in the whole.
+    ConvData first_images(Compute& where, bool magnitudes) const {
         ConvShape s = shape;
-        s.n = std::min<size_t>(shape.n, 2);
+        s.n = std::min<size_t>(shape.n, sparse ? 16 : 2);
         const auto part = [&](const Values<float>& v, size_t n) {
             std::vector<float> out(v.filled().begin(), v.filled().begin() + std::ptrdiff_t(n));
             return magnitudes ? absolute(std::move(out)) : out;
         };
         return ConvData(where, pass, s, part(x, s.n * s.h * s.w * s.cin), part(w, w.size()),
-                        part(y, pixels(s) * s.cout));
+                        part(y, pixels(s) * s.cout), sparse);
     }
-    // The reference does two images; the gradient of the weight, a sum over the batch, is compared
-    // for two images alone.
+    // The reference does the first images; the gradient of the weight, a sum over the batch, is
+    // compared for these alone.
     bool correct() const {
         Compute reference(kernels::reference(), compute.queue.threads);
-        const ConvData expected = two_images(reference, false),
-                       magnitude = two_images(reference, true), here = two_images(compute, false);
+        const ConvData expected = first_images(reference, false),
+                       magnitude = first_images(reference, true),
+                       here = first_images(compute, false);
         for (const ConvData* d : {&expected, &magnitude, &here}) d->run();
         if (pass != Pass::weight) run();
         return within_bound(pass == Pass::weight ? here.out.there() : out.there(),
@@ -186,16 +190,24 @@ ConvShape layer(size_t n, size_t size, size_t cin, size_t k, size_t cout, size_t
             .pad_w = pad};
 }
 
-NamedCase conv_case(Pass pass, const std::string& network, const ConvShape& s) {
-    return {fmt::format("conv.{}/{}/{}-{}-k{}-s{}-{}x{}-n{}", pass_names[int(pass)], network, s.cin,
-                        s.cout, s.kh, s.stride_h, s.h, s.w, s.n),
+// share: of the inputs that are not zero; only their products are counted.
+NamedCase conv_case(Pass pass, const std::string& network, const ConvShape& s, double share) {
+    const bool sparse = share < 1;
+    return {fmt::format("conv.{}/{}/{}-{}-k{}-s{}-{}x{}-n{}{}", pass_names[int(pass)], network,
+                        s.cin, s.cout, s.kh, s.stride_h, s.h, s.w, s.n,
+                        sparse ? fmt::format("-{:g}%", 100 * share) : ""),
             [=](Compute& compute) {
-                auto d = std::make_shared<ConvData>(compute, pass, s,
-                                                    random_floats(s.n * s.h * s.w * s.cin, 1),
+                std::vector<float> x = random_floats(s.n * s.h * s.w * s.cin, 1);
+                if (sparse) {
+                    const std::vector<float> chance = random_floats(x.size(), 4, 0, 1);
+                    for (size_t i = 0; i < x.size(); ++i)
+                        if (chance[i] >= share) x[i] = 0;
+                }
+                auto d = std::make_shared<ConvData>(compute, pass, s, std::move(x),
                                                     random_floats(s.kh * s.kw * s.cin * s.cout, 2),
-                                                    random_floats(pixels(s) * s.cout, 3));
+                                                    random_floats(pixels(s) * s.cout, 3), sparse);
                 Case c;
-                c.operations = 2.0 * double(d->y.size()) * double(s.kh * s.kw * s.cin);
+                c.operations = 2.0 * double(d->y.size()) * double(s.kh * s.kw * s.cin) * share;
                 c.run = [d] { d->run(); };
                 c.correct = [d] { return d->correct(); };
                 return c;
@@ -239,7 +251,14 @@ std::vector<NamedCase> dense_cases() {
     };
     for (Pass pass : {Pass::forward, Pass::input, Pass::weight})
         for (const auto& [network, shape] : layers)
-            cases.push_back(conv_case(pass, network, shape));
+            cases.push_back(conv_case(pass, network, shape, 1));
+    // Average-pooled spikes over 16 steps of 32 recordings, as often as a trained network has them.
+    const std::pair<ConvShape, double> spikes[] = {{layer(512, 34, 2, 3, 32, 1, 1), 0.05},
+                                                   {layer(512, 17, 32, 3, 64, 1, 1), 0.07},
+                                                   {layer(512, 8, 64, 3, 128, 1, 1), 0.14}};
+    for (Pass pass : {Pass::forward, Pass::weight})
+        for (const auto& [shape, share] : spikes)
+            cases.push_back(conv_case(pass, "nmnist-3x3", shape, share));
     return cases;
 }
 

@@ -1,5 +1,6 @@
 // Convolution and its gradients as matrix products whose left operand is gathered from the image
 // while it is packed. Groups are products one after another.
+#include "kernels/conv_sparse.h"
 #include "kernels/families.h"
 #include "kernels/gather_simd.h"
 #include "kernels/gemm_core.h"
@@ -12,6 +13,7 @@ namespace nc::kernels::NC_ISA {
 static void forward(Queue& q, const float* x, const float* w, const float* bias, float* y,
                     const ConvShape& s) {
     if (s.n == 0 || s.cout == 0) return;
+    if (has_sparse_forward(s) && is_sparse(x, s)) return sparse_forward(q, x, w, bias, y, s);
     const size_t outs = s.cout / s.groups;
     for (size_t group = 0; group < s.groups; ++group) {
         const Gather gather = forward_gather(x, group, s);
@@ -27,7 +29,10 @@ static void forward(Queue& q, const float* x, const float* w, const float* bias,
 }
 
 static size_t forward_scratch(const ConvShape& s, int threads) {
-    return product_scratch(s.cout / s.groups, s.kh * s.kw * (s.cin / s.groups), threads);
+    const size_t dense =
+        product_scratch(s.cout / s.groups, s.kh * s.kw * (s.cin / s.groups), threads);
+    const size_t sparse = sparse_forward_scratch(s, threads);
+    return dense > sparse ? dense : sparse;
 }
 
 // ----------------------------------------------------------------------------------------------
@@ -223,6 +228,8 @@ static WeightSplit weight_split(const ConvShape& s) {
 
 static void backward_weight(Queue& q, const float* x, const float* dy, float* dw,
                             const ConvShape& s) {
+    if (has_sparse_backward_weight(s) && is_sparse(x, s))
+        return sparse_backward_weight(q, x, dy, dw, s);
     const WeightSplit split = weight_split(s);
     const size_t m = split.m, n = split.n, slots = split.slots, col_blocks = split.col_blocks;
     if (m == 0 || n == 0) return;
@@ -286,9 +293,11 @@ static void backward_weight(Queue& q, const float* x, const float* dy, float* dw
 }
 
 static size_t backward_weight_scratch(const ConvShape& s, int threads) {
-    return sizeof(float) *
-           (weight_split(s).partial_floats +
-            size_t(threads) * (block_floats + spread_floats + block_k * weight_cols));
+    const size_t dense =
+        sizeof(float) * (weight_split(s).partial_floats +
+                         size_t(threads) * (block_floats + spread_floats + block_k * weight_cols));
+    const size_t sparse = sparse_backward_weight_scratch(s, threads);
+    return dense > sparse ? dense : sparse;
 }
 
 Conv<float> conv() {

@@ -99,8 +99,8 @@ static inline Vec not_negative(Vec x) {
 
 // Adds to a tile's sums [rows][lanes] what belongs to them and writes their first n columns, in a
 // loop: unrolled in every kernel below, it was half of their time to compile.
-__attribute__((noinline)) static void finish_columns(const Tile& t, const float* sums, size_t rows,
-                                                     size_t col, size_t n) {
+__attribute__((noinline)) static inline void finish_columns(const Tile& t, const float* sums,
+                                                            size_t rows, size_t col, size_t n) {
     const Vec bias = t.bias != nullptr ? load_partial(t.bias + col, n) : broadcast(0);
     for (size_t r = 0; r < rows; ++r) {
         float* c = t.c[r] + col;
@@ -218,8 +218,8 @@ static inline size_t panel_width(size_t cols, size_t j) {
 
 // Writes [rows, cols] of src, its rows `stride` apart, into panels kc rows high. Runs along the
 // rows of src, which are far apart: the next ones are asked for ahead.
-static void pack_rows(const float* src, size_t stride, size_t rows, size_t cols, size_t kc,
-                      float* dst) {
+static inline void pack_rows(const float* src, size_t stride, size_t rows, size_t cols, size_t kc,
+                             float* dst) {
     constexpr size_t ahead = 4;
     for (size_t p = 0; p < rows; ++p, src += stride)
         for (size_t j = 0; j < cols; j += tile_cols) {

@@ -113,7 +113,7 @@ struct ConvShape {
 };
 
 // Bound: forward (kh kw cin/groups + 2) eps sum |x||w|; backward likewise with its own number of
-// terms.
+// terms. Inputs x that are zero may be left out, also where they would have met an infinity.
 template <class F>
 struct Conv {
     void (*forward)(Queue&, const F* x, const F* w, const F* bias, F* y,

@@ -1,5 +1,7 @@
 // Convolution and its gradients: every table against the reference, the reference against its
 // definition.
+#include <optional>
+
 #include "tests/check.h"
 
 using namespace nc::test;
@@ -117,8 +119,10 @@ std::string describe(const ConvShape& s) {
     return out;
 }
 
-void check_shape(const ConvShape& s, uint64_t seed, bool threads) {
-    const Guarded<float> x(hard_values(x_size(s), seed)), w(hard_values(w_size(s), seed + 1));
+void check_shape(const ConvShape& s, uint64_t seed, bool threads,
+                 std::optional<std::vector<float>> input = std::nullopt) {
+    const Guarded<float> x(input ? *input : hard_values(x_size(s), seed));
+    const Guarded<float> w(hard_values(w_size(s), seed + 1));
     const Guarded<float> bias(hard_values(s.cout, seed + 2)), dy(hard_values(y_size(s), seed + 3));
     const auto expected = run(kernels::reference().conv, 1, s, x, w, bias, dy);
     const Sizes<float> size(s, x, w, bias, dy);
@@ -212,6 +216,54 @@ TEST_CASE("conv: results large enough for every size of tile") {
     check_shape(square(1, 92, 4, 1, 200, 1, 0), 2, false);
     check_shape(square(1, 92, 200, 1, 4, 1, 0), 3, false);
     check_shape(square(1, 3, 32, 7, 1400, 1, 3), 4, false);
+}
+
+TEST_CASE(
+    "conv: of inputs that are mostly zeros only the others are multiplied, to the same bits") {
+    std::vector<ConvShape> shapes = {
+        square(9, 17, 32, 3, 64, 1, 1),  square(8, 34, 2, 3, 32, 1, 1),
+        square(12, 8, 64, 3, 128, 1, 1), square(9, 14, 20, 5, 37, 1, 2),
+        square(9, 16, 24, 3, 40, 2, 1),  square(9, 12, 40, 3, 48, 1, 0),
+        square(8, 6, 200, 3, 40, 1, 1),  square(8, 20, 40, 1, 150, 1, 0),
+        square(9, 16, 16, 7, 16, 1, 3),
+    };
+    ConvShape s = square(9, 12, 30, 3, 50, 1, 2);
+    s.w = 9;
+    s.kw = 4;
+    s.pad_w = 1;
+    shapes.push_back(s);
+    s.dilation_w = 2;
+    shapes.push_back(s);
+    uint64_t seed = 1000;
+    for (const ConvShape& shape : shapes) {
+        std::vector<float> x = hard_values(x_size(shape), seed += 10);
+        std::mt19937_64 random(seed);
+        for (float& value : x)
+            if (random() % 12 != 0) value = random() % 2 != 0 ? 0.0f : -0.0f;
+        for (size_t i = 0; i < x_size(shape) / shape.n; ++i) x[i] = 0;  // an image without anything
+        check_shape(shape, seed, true, x);
+
+        // One image alone goes through the matrix product.
+        ConvShape one = shape;
+        one.n = 1;
+        const Guarded<float> w(hard_values(w_size(shape), seed + 1));
+        const Guarded<float> bias(hard_values(shape.cout, seed + 2));
+        for (const auto* table : tables_to_test()) {
+            if (table->cuda) continue;
+            CAPTURE(table->name);
+            TestQueue q(2);
+            q.reserve(table->conv.forward_scratch(shape, 2));
+            Guarded<float> y(y_size(shape)), y_one(y_size(one));
+            table->conv.forward(q, x.data(), w.data(), bias.data(), y, shape);
+            q.reserve(table->conv.forward_scratch(one, 2));
+            for (size_t n = 0; n < shape.n; ++n) {
+                table->conv.forward(q, x.data() + n * x_size(one), w.data(), bias.data(), y_one,
+                                    one);
+                CHECK(first_difference(y.data() + n * y_size(one), y_one.data(), y_size(one)) ==
+                      y_size(one));
+            }
+        }
+    }
 }
 
 TEST_CASE("conv: nothing in, nothing out") {
