@@ -169,6 +169,32 @@ Reached measure(Compute& compute, const Graph& g, const Dataset& calibration,
     return range;
 }
 
+// Per channel of a population the current that it gets in the mean over calibration samples, steps
+// and positions.
+std::map<size_t, std::vector<double>> mean_currents(Compute& compute, const Graph& g,
+                                                    const Dataset& calibration,
+                                                    const QuantizeOptions& options) {
+    std::map<size_t, std::vector<double>> out;
+    std::map<size_t, double> rows;
+    EvaluateOptions run;
+    run.T = options.T;
+    run.batch = 20;
+    run.samples = std::min(options.calibration_samples, calibration.size());
+    run.observe = [&](const Observation& o) {
+        if (!is<Neuron>(g, o.node)) return;
+        const Tensor here = o.x.to_host();
+        const size_t channels = o.x.shape().back();
+        auto& sums = out[o.node];
+        sums.resize(channels, 0);
+        for (size_t i = 0; i < here.elements(); ++i) sums[i % channels] += here.data<float>()[i];
+        rows[o.node] += double(here.elements() / channels);
+    };
+    evaluate(compute, g, calibration, run);
+    for (auto& [node, sums] : out)
+        for (double& sum : sums) sum /= rows[node];
+    return out;
+}
+
 // ----------------------------------------------------------------------------------------------
 // rounding
 
@@ -265,6 +291,37 @@ double choose_input_scale(const Graph& g, const std::vector<Feeding>& feedings,
     return best;
 }
 
+// Where inputs are rounded, most of a background by the same amount, their errors do not cancel in
+// a sum: the bias of what reads them takes back how far the mean current moved (Nagel et al.,
+// 2019).
+Graph with_mean_currents(Compute& compute, Graph g, const Graph& before,
+                         const std::vector<Feeding>& feedings,
+                         const std::map<size_t, std::vector<double>>& scale_of,
+                         const Dataset& calibration, const QuantizeOptions& options) {
+    const auto wanted = mean_currents(compute, before, calibration, options);
+    const auto got = mean_currents(compute, g, calibration, options);
+    for (const Feeding& group : feedings) {
+        const auto scale = scale_of.find(group.population);
+        if (scale == scale_of.end()) continue;
+        for (size_t k = 0; k < group.weights.size(); ++k) {
+            Operation op = g.nodes[group.weights[k]].op;
+            auto* linear = std::get_if<Linear>(&op);
+            auto* conv = std::get_if<Conv>(&op);
+            if (!group.from_input[k] || (!linear && !conv)) continue;
+            Tensor& bias = linear ? linear->bias : conv->bias;
+            const auto &mean = wanted.at(group.population), &moved = got.at(group.population);
+            std::vector<float> b(mean.size(), 0);
+            if (bias.defined()) b = bias.to_vector<float>();
+            for (size_t c = 0; c < b.size(); ++c)
+                b[c] += float(std::nearbyint(mean[c] * scale->second[c] - moved[c]));
+            bias = Tensor::from(b, {b.size()});
+            g = replace(std::move(g), group.weights[k], op);
+            break;  // one branch takes it all
+        }
+    }
+    return g;
+}
+
 }  // namespace
 
 Quantized quantize(Compute& compute, const Graph& given, const Dataset& calibration,
@@ -284,17 +341,20 @@ Quantized quantize(Compute& compute, const Graph& given, const Dataset& calibrat
         throw Error("[quantize] the network has no neurons: convert it first", ErrorKind::model);
     Graph g = count_pools(give_weights(given));
     const std::vector<Shape> shapes = infer_shapes(g);
+    const Graph before = g;
     const Reached range = measure(compute, g, calibration, options);
     const std::vector<Feeding> feedings = groups_of(g);
     const double input_scale = choose_input_scale(g, feedings, shapes, range, most, options);
 
     Quantized out;
+    std::map<size_t, std::vector<double>> scale_of;  // populations of neurons
     for (const Feeding& group : feedings) {
         const Node population = g.nodes[group.population];  // g is replaced below
         const auto* neuron = std::get_if<Neuron>(&population.op);
         const size_t channels = shapes[group.population].back();
         const std::vector<double> scale = scales(g, group, channels, range, input_scale, most,
                                                  options.clip_search, options.one_threshold);
+        if (neuron) scale_of[group.population] = scale;
         QuantizedLayer layer;
         layer.name = population.name;
 
@@ -352,6 +412,9 @@ Quantized quantize(Compute& compute, const Graph& given, const Dataset& calibrat
     }
     for (size_t i = 0; i < g.nodes.size(); ++i)
         if (auto* input = std::get_if<Input>(&g.nodes[i].op)) input->scale = input_scale;
+    if (!range.whole)
+        g = with_mean_currents(compute, std::move(g), before, feedings, scale_of, calibration,
+                               options);
     check(g);
     integer_network(g);  // refuses by name what no integer target takes
     out.graph = std::move(g);

@@ -39,7 +39,8 @@ struct Quantized {
 // round(theta s). s is the largest that respects the weights' range, thresholds up to 131071,
 // biases and the currents and membranes that the calibration samples cause (at most half of 24-bit
 // registers); branches of a residual share it; the readout has one for all classes. Inputs become
-// signed 8-bit events with one scale (counts of events keep theirs). Pools of spikes become counts,
+// signed 8-bit events with one scale (counts of events keep theirs), and the biases of what reads
+// them make up for the mean error of that. Pools of spikes become counts,
 // and their 1 / (kh kw) goes into the weights after them; a pool between weights and neuron goes
 // into a larger kernel. Error (kind model) that names the node where a graph is not folded, or has
 // what integer targets have no place for.

@@ -110,6 +110,46 @@ TEST_CASE("quantise: whole numbers within their ranges, close to the network in 
     CHECK(errors[1] > 3 * errors[0]);
 }
 
+TEST_CASE("quantise: rounded inputs move no mean current by more than half a unit") {
+    Compute compute(Device{}, 1);
+    // Mostly background, whose value is rounded, as everywhere in handwriting.
+    std::vector<uint8_t> images(40 * 64, 0);
+    for (size_t i = 0; i < images.size(); i += 5) images[i] = uint8_t(40 + i % 200);
+    const auto data =
+        image_dataset(images, std::vector<int32_t>(40, 0), Shape{8, 8, 1}, 4, {0.13f}, {0.31f});
+    QuantizeOptions how = options();
+    how.one_threshold = true;  // one scale, which the result tells
+    for (const bool biased : {true, false}) {
+        Graph g;
+        size_t at = add_node(g, "input", Input{{8, 8, 1}}, {});
+        at = add_node(g, "flatten", Flatten{}, {at});
+        Linear first{random_tensor({64, 12}, 3, 0.3), {}};
+        if (biased) first.bias = random_tensor({12}, 4, 0.2);
+        at = add_node(g, "fc1", first, {at});
+        at = add_node(g, "act", Activation{}, {at});
+        at = add_node(g, "fc2", Linear{random_tensor({12, 4}, 5, 0.5), {}}, {at});
+        add_node(g, "output", Output{}, {at});
+        g = spiking(std::move(g));
+        const Quantized q = quantize(compute, g, *data, how);
+        const auto mean_currents = [&](const Graph& network) {
+            std::vector<double> means(12, 0);
+            EvaluateOptions run;
+            run.T = how.T;
+            run.observe = [&](const Observation& o) {
+                if (!std::holds_alternative<Neuron>(network.nodes[o.node].op)) return;
+                const auto x = o.x.to_vector<float>();
+                for (size_t i = 0; i < x.size(); ++i) means[i % 12] += double(x[i]) / 40;
+            };
+            evaluate(compute, network, *data, run);
+            return means;
+        };
+        const auto before = mean_currents(g), after = mean_currents(q.graph);
+        REQUIRE(q.layers[0].scale_min == q.layers[0].scale_max);
+        for (size_t c = 0; c < 12; ++c)
+            CHECK(std::abs(after[c] - before[c] * q.layers[0].scale_min) < 0.51);
+    }
+}
+
 TEST_CASE(
     "quantise: a pool between weights and neuron goes into the kernel without changing a sum") {
     Compute compute(Device{}, 1);
