@@ -1,6 +1,6 @@
 // Convolution and its gradients as matrix products whose left operand is gathered from the image
 // while it is packed. Groups are products one after another.
-#include "kernels/conv_sparse.h"
+#include "kernels/conv_sparse_simd.h"
 #include "kernels/families.h"
 #include "kernels/gather_simd.h"
 #include "kernels/gemm_core.h"

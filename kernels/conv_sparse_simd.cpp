@@ -2,7 +2,7 @@
 // pixel sees are listed, and their rows of w added up with the outputs in registers. Backward to w:
 // the inputs of each channel are listed, and the rows of dy that they meet added up with a row of
 // taps in registers.
-#include "kernels/conv_sparse.h"
+#include "kernels/conv_sparse_simd.h"
 #include "kernels/gemm_core.h"
 
 namespace nc::kernels::NC_ISA {
