@@ -76,7 +76,7 @@ using bench::Row;
 using bench::Settings;
 using bench::usable_threads;
 
-constexpr size_t most_steps = size_t(1) << 20, most_samples = size_t(1) << 16;
+constexpr size_t most_steps = size_t(1) << 20, most_samples = size_t(1) << 20;
 
 // A list of numbers from 1 to most.
 void add_list(CLI::App& app, const char* name, std::vector<size_t>& numbers, const char* what,

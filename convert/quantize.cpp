@@ -116,7 +116,8 @@ struct Reached {
     bool whole = true;          // all values are whole
     std::vector<float> sample;  // some of its values
     std::map<size_t, std::vector<double>>
-        reach;  // population: per channel the largest current or membrane
+        reach,  // population: per channel the largest current or membrane
+        mean;   // and its current's mean over samples, steps and positions
 };
 
 void follow(const Neuron& n, const Observation& o, std::vector<double>& most) {
@@ -142,9 +143,19 @@ void follow(const Neuron& n, const Observation& o, std::vector<double>& most) {
     }
 }
 
+void add_currents(const Observation& o, std::vector<double>& sums, double& rows) {
+    const Tensor here = o.x.to_host();
+    const float* x = here.data<float>();
+    const size_t channels = o.x.shape().back();
+    sums.resize(channels, 0);
+    for (size_t i = 0; i < here.elements(); ++i) sums[i % channels] += double(x[i]);
+    rows += double(here.elements() / channels);
+}
+
 Reached measure(Compute& compute, const Graph& g, const Dataset& calibration,
                 const QuantizeOptions& options) {
     Reached range;
+    std::map<size_t, double> rows;
     EvaluateOptions run;
     run.T = options.T;
     run.batch = 20;
@@ -163,36 +174,13 @@ Reached measure(Compute& compute, const Graph& g, const Dataset& calibration,
             auto& most = range.reach[o.node];
             most.resize(o.x.shape().back(), 0);
             follow(*neuron, o, most);
+            add_currents(o, range.mean[o.node], rows[o.node]);
         }
     };
     evaluate(compute, g, calibration, run);
-    return range;
-}
-
-// Per channel of a population the current that it gets in the mean over calibration samples, steps
-// and positions.
-std::map<size_t, std::vector<double>> mean_currents(Compute& compute, const Graph& g,
-                                                    const Dataset& calibration,
-                                                    const QuantizeOptions& options) {
-    std::map<size_t, std::vector<double>> out;
-    std::map<size_t, double> rows;
-    EvaluateOptions run;
-    run.T = options.T;
-    run.batch = 20;
-    run.samples = std::min(options.calibration_samples, calibration.size());
-    run.observe = [&](const Observation& o) {
-        if (!is<Neuron>(g, o.node)) return;
-        const Tensor here = o.x.to_host();
-        const size_t channels = o.x.shape().back();
-        auto& sums = out[o.node];
-        sums.resize(channels, 0);
-        for (size_t i = 0; i < here.elements(); ++i) sums[i % channels] += here.data<float>()[i];
-        rows[o.node] += double(here.elements() / channels);
-    };
-    evaluate(compute, g, calibration, run);
-    for (auto& [node, sums] : out)
+    for (auto& [node, sums] : range.mean)
         for (double& sum : sums) sum /= rows[node];
-    return out;
+    return range;
 }
 
 // ----------------------------------------------------------------------------------------------
@@ -294,12 +282,11 @@ double choose_input_scale(const Graph& g, const std::vector<Feeding>& feedings,
 // Where inputs are rounded, most of a background by the same amount, their errors do not cancel in
 // a sum: the bias of what reads them takes back how far the mean current moved (Nagel et al.,
 // 2019).
-Graph with_mean_currents(Compute& compute, Graph g, const Graph& before,
+Graph with_mean_currents(Compute& compute, Graph g, const Reached& before,
                          const std::vector<Feeding>& feedings,
                          const std::map<size_t, std::vector<double>>& scale_of,
                          const Dataset& calibration, const QuantizeOptions& options) {
-    const auto wanted = mean_currents(compute, before, calibration, options);
-    const auto got = mean_currents(compute, g, calibration, options);
+    const Reached after = measure(compute, g, calibration, options);
     for (const Feeding& group : feedings) {
         const auto scale = scale_of.find(group.population);
         if (scale == scale_of.end()) continue;
@@ -309,7 +296,8 @@ Graph with_mean_currents(Compute& compute, Graph g, const Graph& before,
             auto* conv = std::get_if<Conv>(&op);
             if (!group.from_input[k] || (!linear && !conv)) continue;
             Tensor& bias = linear ? linear->bias : conv->bias;
-            const auto &mean = wanted.at(group.population), &moved = got.at(group.population);
+            const auto& mean = before.mean.at(group.population);
+            const auto& moved = after.mean.at(group.population);
             std::vector<float> b(mean.size(), 0);
             if (bias.defined()) b = bias.to_vector<float>();
             for (size_t c = 0; c < b.size(); ++c)
@@ -341,7 +329,6 @@ Quantized quantize(Compute& compute, const Graph& given, const Dataset& calibrat
         throw Error("[quantize] the network has no neurons: convert it first", ErrorKind::model);
     Graph g = count_pools(give_weights(given));
     const std::vector<Shape> shapes = infer_shapes(g);
-    const Graph before = g;
     const Reached range = measure(compute, g, calibration, options);
     const std::vector<Feeding> feedings = groups_of(g);
     const double input_scale = choose_input_scale(g, feedings, shapes, range, most, options);
@@ -412,8 +399,8 @@ Quantized quantize(Compute& compute, const Graph& given, const Dataset& calibrat
     }
     for (size_t i = 0; i < g.nodes.size(); ++i)
         if (auto* input = std::get_if<Input>(&g.nodes[i].op)) input->scale = input_scale;
-    if (!range.whole)
-        g = with_mean_currents(compute, std::move(g), before, feedings, scale_of, calibration,
+    if (!range.whole || input_scale != 1)
+        g = with_mean_currents(compute, std::move(g), range, feedings, scale_of, calibration,
                                options);
     check(g);
     integer_network(g);  // refuses by name what no integer target takes

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The same analog network, weights and samples on this library and on ONNX Runtime: who is how fast.
 
-usage: analog.py --library libnc.so --model ann.safetensors --samples DIR [--threads N] [--rounds N] [--json FILE]
+usage: analog.py --libnc libnc.so --model ann.safetensors --samples DIR [--threads N] [--rounds N] [--json FILE]
 
 DIR is what `nc_bench ann --dump DIR` wrote: input.npy, logits.npy. The model file's graph becomes an ONNX file, node by
 node. ONNX Runtime's logits are first held against ours: they may differ by 1e-4 of the largest, the sum of both
@@ -116,7 +116,7 @@ class OnnxRuntime:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--library", required=True)
+    parser.add_argument("--libnc", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--samples", required=True)
     parser.add_argument("--threads", type=int, default=1)
@@ -127,7 +127,7 @@ def main():
     folder = pathlib.Path(arguments.samples)
     x, want = numpy.load(folder / "input.npy"), numpy.load(folder / "logits.npy")
 
-    programs = {"NeuroCUDA": NeuroCUDA(arguments.library, arguments.model, arguments.threads, x, 1, want.shape[1])}
+    programs = {"NeuroCUDA": NeuroCUDA(arguments.libnc, arguments.model, arguments.threads, x, 1, want.shape[1])}
     if not numpy.array_equal(programs["NeuroCUDA"].run(), want):
         sys.exit("error: nc.h gives other logits than nc_bench")
     try:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The same spiking network, weights and samples on this library and on Python's: who is how fast.
 
-usage: peers.py --library libnc.so --model snn.safetensors --samples DIR [--threads N] [--rounds N] [--json FILE]
+usage: peers.py --libnc libnc.so --model snn.safetensors --samples DIR [--threads N] [--rounds N] [--json FILE]
 
 DIR is what `nc_bench infer --dump DIR` wrote: input.npy, logits.npy, run.json. Each program is first held against our
 logits and numbers of spikes; rounding may move a few spikes, for Python's sums have no fixed order. Then all take
@@ -288,7 +288,7 @@ class SnnTorch(Peer):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--library", required=True)
+    parser.add_argument("--libnc", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--samples", required=True)
     parser.add_argument("--threads", type=int, default=1)
@@ -301,7 +301,7 @@ def main():
     about = json.loads((folder / "run.json").read_text())
     T, spikes = about["T"], about["spikes"]
 
-    programs = {"NeuroCUDA": NeuroCUDA(arguments.library, arguments.model, arguments.threads, x, T, want.shape[1])}
+    programs = {"NeuroCUDA": NeuroCUDA(arguments.libnc, arguments.model, arguments.threads, x, T, want.shape[1])}
     if not numpy.array_equal(programs["NeuroCUDA"].run(), want):
         sys.exit("error: nc.h gives other logits than nc_bench")
     try:

@@ -85,7 +85,7 @@ for model in "${models[@]}"; do
                 echo
                 echo "$(basename "$model"), batch $batch, $n threads"
                 name=$(basename "$model" .safetensors)-batch$batch-threads$n.json
-                "$python" -W ignore "$here/analog.py" --library "$work/libnc.so" --model "$model" --samples "$dump" \
+                "$python" -W ignore "$here/analog.py" --libnc "$work/libnc.so" --model "$model" --samples "$dump" \
                     --threads "$n" --rounds "$rounds" ${out:+--json "$out/$name"} || failed=1
             done
         done
@@ -101,7 +101,7 @@ for model in "${models[@]}"; do
                 echo
                 echo "$(basename "$model"), T $t, batch $batch, $n threads"
                 name=$(basename "$model" .safetensors)-T$t-batch$batch-threads$n.json
-                OMP_NUM_THREADS=$n "$python" -W ignore "$here/peers.py" --library "$work/libnc.so" --model "$model" \
+                OMP_NUM_THREADS=$n "$python" -W ignore "$here/peers.py" --libnc "$work/libnc.so" --model "$model" \
                     --samples "$dump" --threads "$n" --rounds "$rounds" ${out:+--json "$out/$name"} || failed=1
             done
         done
