@@ -83,9 +83,26 @@ void add_training_options(CLI::App& app, ConvertOptions& c) {
     app.add_flag("--auto-augment", c.augment.auto_augment, "the CIFAR-10 policy")->group(group);
 }
 
+void add_checkpoint_options(CLI::App& app, ConvertOptions& c) {
+    const std::string group = "Training";
+    app.add_option("--checkpoint", c.checkpoint,
+                   "folder where training keeps its state after every epoch and on Ctrl-C")
+        ->type_name("DIR")
+        ->group(group);
+    app.add_flag("--resume", c.resume,
+                 "with the same command: go on from what --checkpoint has, if anything")
+        ->group(group);
+}
+
 Watcher::Watcher(const Common& common, ConvertOptions& options)
-    : common_(common), line_(common), log_(common, false) {
+    : common_(common), options_(options), line_(common), log_(common, options.resume) {
     options.seed = common.seed;
+    if (options.resume && options.checkpoint.empty())
+        throw Error("[resume] no --checkpoint DIR to go on from", ErrorKind::usage);
+    if (!options.checkpoint.empty()) {
+        check_output_folder(options.checkpoint, common.force || options.resume);
+        make_folder(options.checkpoint);
+    }
     options.stop = interrupted_by_user;
     options.warn = [this](const std::string& text) {
         line_.clear();
@@ -100,6 +117,18 @@ Watcher::Watcher(const Common& common, ConvertOptions& options)
             say(common_, stage + " ...");
         }
     };
+}
+
+Converted Watcher::watch(const std::function<Converted()>& work) {
+    try {
+        return work();
+    } catch (const Interrupted&) {
+        line_.clear();
+        if (!options_.checkpoint.empty())
+            say(common_,
+                "saved in " + options_.checkpoint + "; the same command with --resume goes on");
+        throw;
+    }
 }
 
 std::string energy_text(const Energy& e) {
@@ -186,6 +215,7 @@ int convert_command(int argc, char** argv) {
         ->capture_default_str()
         ->group("Training");
     add_training_options(app, o.convert);
+    add_checkpoint_options(app, o.convert);
     add_emit_options(app, o.emit);
     app.add_option("--bits", o.bits, "of a weight in the forms of whole numbers, 2 to 8")
         ->capture_default_str()
@@ -222,7 +252,8 @@ int convert_command(int argc, char** argv) {
         model.info.mean = data.sets.mean;
         model.info.std = data.sets.std;
         model.info.framing = data.sets.framing;
-        Converted converted = convert(compute, model, *data.train, data.test.get(), o.convert);
+        Converted converted = watcher.watch(
+            [&] { return convert(compute, model, *data.train, data.test.get(), o.convert); });
         converted.model.info.provenance["command"] = typed_command;
         save_model(o.out, converted.model);
 

@@ -24,6 +24,7 @@ int finetune_command(int argc, char** argv) {
         ->check(CLI::Range(1, 65536));
     add_data_options(app, data_options);
     add_training_options(app, options);
+    add_checkpoint_options(app, options);
     add_common_options(app, common);
     add_precision_option(app, common);
     return run(app, argc, argv, [&] {
@@ -32,7 +33,8 @@ int finetune_command(int argc, char** argv) {
         const Model model = read_model(path, read, common);
         const LoadedData data = load(common, data_options, model.info, model.graph, options.T);
         Watcher watcher(common, options);
-        Converted tuned = finetune(compute, model, *data.train, data.test.get(), options);
+        Converted tuned = watcher.watch(
+            [&] { return finetune(compute, model, *data.train, data.test.get(), options); });
         tuned.model.info.provenance["command"] = typed_command;
         save_model(out, tuned.model);
         Json json = to_json(tuned.statistics);

@@ -96,16 +96,20 @@ std::string emit_integers(const EmitOptions&, const EmitFiles&, const Graph&, in
 bool needs_stimulus(const EmitFiles&);
 constexpr size_t stimulus_samples = 10;  // unless more are asked for
 
-// Options of tuning, for the conversion and finetune.
+// Options of tuning, for the conversion, finetune and quantize; --checkpoint and --resume.
 void add_training_options(CLI::App&, ConvertOptions&);
+void add_checkpoint_options(CLI::App&, ConvertOptions&);
 
 // Progress, log, warnings and Ctrl-C of a conversion, hooked into its options; outlives it.
 class Watcher {
  public:
     Watcher(const Common&, ConvertOptions&);
+    // Calls work; says how to go on when it is interrupted.
+    Converted watch(const std::function<Converted()>& work);
 
  private:
     const Common& common_;
+    const ConvertOptions& options_;
     ProgressLine line_;
     Log log_;
 };

@@ -11,6 +11,7 @@
 #include "convert/spikes.h"
 #include "convert/statistics.h"
 #include "engine/graph_edit.h"
+#include "io/bytes.h"
 
 namespace nc {
 
@@ -75,12 +76,7 @@ class Stages {
     Stages(const Model& model, const ConvertOptions& options) : options_(options) {
         stage_.info = model.info;
         stage_.graph = model.graph;
-        if (!options.dump.empty()) {
-            std::error_code error;
-            std::filesystem::create_directories(options.dump, error);
-            if (error)
-                throw Error("[dump] cannot make folder " + options.dump + ": " + error.message());
-        }
+        if (!options.dump.empty()) make_folder(options.dump);
     }
     const Graph& graph() const { return stage_.graph; }
     const ModelInfo& info() const { return stage_.info; }
@@ -153,14 +149,9 @@ Converted convert(Compute& compute, const Model& model, const Dataset& training,
     const Split split = validation_split(training.size(), o.seed);
     const auto fit = subset(training, split.train), held = subset(training, split.validation);
     const auto samples = subset(training, first(split.train, o.calibration_samples));
-    const auto train_stage = [&](const std::string& name, const Graph& g, const TrainOptions& t) {
+    const auto trained = [&](const std::string& name, const Graph& g, const TrainOptions& t) {
         if (t.epochs == 0) return g;
-        TrainHooks hooks;
-        hooks.progress = [&](const Progress& p) {
-            if (o.progress) o.progress(name, &p);
-        };
-        hooks.stop = o.stop;
-        return train(compute, g, model.info, *fit, held.get(), t, hooks).graph;
+        return train_stage(compute, name, g, model.info, *fit, *held, t, o).graph;
     };
 
     Stages stages(model, o);
@@ -179,7 +170,7 @@ Converted convert(Compute& compute, const Model& model, const Dataset& training,
         return g;
     });
     if (!plan.baseline) {
-        stages.run("qcfs", [&](const Graph& g) { return train_stage("qcfs", g, qcfs); });
+        stages.run("qcfs", [&](const Graph& g) { return trained("qcfs", g, qcfs); });
         if (test) s.qcfs_accuracy = accuracy(stages.graph());
     }
     const auto histograms =
@@ -192,7 +183,7 @@ Converted convert(Compute& compute, const Model& model, const Dataset& training,
     });
     if (plan.tune)
         stages.run("tune",
-                   [&](const Graph& g) { return train_stage("tune", g, tuning(g, o, plan.T)); });
+                   [&](const Graph& g) { return trained("tune", g, tuning(g, o, plan.T)); });
     if (plan.fold_after) stages.run("fold", fold_batch_norm);
     const CorrectOptions correct{plan.T, plan.baseline ? 1 << 16 : plan.levels, "mean", o.stop};
     if (!o.bias_calibration.empty())

@@ -39,6 +39,11 @@ struct ConvertOptions {
     uint64_t seed = 0;
     int curve_T = 16;  // the accuracy curve runs to at least this many steps on static input
     std::string dump;  // folder for every stage's model, or empty
+    // Folder where the trainings keep their state, <folder>/qcfs.safetensors and tune.safetensors;
+    // empty: nowhere. With resume each goes on from what is there, to the bits of one that was
+    // never cut; what is there of another start or other options is an Error.
+    std::string checkpoint;
+    bool resume = false;
     std::function<void(const std::string& stage, const Progress*)> progress;
     std::function<void(const std::string&)> warn;
     std::function<bool()> stop;  // true: Interrupted is thrown
@@ -92,6 +97,9 @@ Converted finetune(Compute&, const Model&, const Dataset& training, const Datase
 // The options of both trainings, as convert() uses them.
 TrainOptions qcfs_training(const Graph&, const ConvertOptions&);
 TrainOptions tuning(const Graph&, const ConvertOptions&, int T);
+// One of them, "qcfs" or "tune", on training and held-out samples.
+Trained train_stage(Compute&, const std::string& name, const Graph&, const ModelInfo&,
+                    const Dataset& fit, const Dataset& held, TrainOptions, const ConvertOptions&);
 
 // The steps a run takes. Error when data with T of its own is asked for another T: both are named.
 int deployment_steps(const Graph&, int wanted, int stored, const Dataset&);

@@ -1,6 +1,9 @@
 // The two trainings of a conversion, and tuning a spiking network that exists.
+#include <zlib.h>
+
 #include <chrono>
 #include <cmath>
+#include <filesystem>
 
 #include "convert/convert.h"
 #include "convert/passes.h"
@@ -20,6 +23,18 @@ TrainOptions common_options(const ConvertOptions& o) {
     t.ann_frames = o.ann_frames;
     t.seed = o.seed;
     return t;
+}
+
+// What a training begins with; resuming holds a checkpoint's against it.
+Json beginning(Graph g, const ModelInfo& info, const Dataset& fit) {
+    uLong crc = crc32(0, nullptr, 0);
+    for (Node& node : g.nodes)
+        for_each_tensor(node, [&](const char*, Tensor& tensor, TensorRole) {
+            if (!tensor.defined()) return;
+            const Tensor here = tensor.to_host();
+            crc = crc32_z(crc, static_cast<const Bytef*>(here.raw()), here.bytes());
+        });
+    return {{"weights", crc}, {"dataset", info.dataset}, {"samples", fit.size()}};
 }
 
 }  // namespace
@@ -73,6 +88,31 @@ TrainOptions tuning(const Graph& g, const ConvertOptions& o, int T) {
     return t;
 }
 
+Trained train_stage(Compute& compute, const std::string& name, const Graph& g,
+                    const ModelInfo& given, const Dataset& fit, const Dataset& held, TrainOptions t,
+                    const ConvertOptions& o) {
+    TrainHooks hooks;
+    hooks.progress = [&](const Progress& p) {
+        if (o.progress) o.progress(name, &p);
+    };
+    hooks.stop = o.stop;
+    if (o.checkpoint.empty()) return train(compute, g, given, fit, &held, t, hooks);
+
+    const auto path = std::filesystem::path(o.checkpoint) / (name + ".safetensors");
+    t.checkpoint = path.string();
+    ModelInfo info = given;
+    info.provenance["beginning"] = beginning(g, given, fit);
+    if (!o.resume || !std::filesystem::exists(path))
+        return train(compute, g, info, fit, &held, t, hooks);
+    const Model saved = load_model(t.checkpoint);
+    const Json &wanted = info.provenance["beginning"], &found = saved.info.provenance;
+    if (!found.is_object() || !found.contains("beginning") || found["beginning"] != wanted)
+        throw Error("[convert] " + t.checkpoint +
+                        " was not begun from this network and these samples: " + wanted.dump(),
+                    ErrorKind::model, "give the same model and data, or start without --resume");
+    return train(compute, g, info, fit, &held, t, hooks, &saved);
+}
+
 int deployment_steps(const Graph& g, int wanted, int stored, const Dataset& data) {
     if (wanted < 0) throw Error("[convert] T must be at least 1: " + std::to_string(wanted));
     if (const int steps = data.steps(); steps > 0) {
@@ -109,13 +149,8 @@ Converted finetune(Compute& compute, const Model& model, const Dataset& training
     s.seed = o.seed;
     const Split split = validation_split(training.size(), o.seed);
     const auto fit = subset(training, split.train), held = subset(training, split.validation);
-    TrainHooks hooks;
-    hooks.progress = [&](const Progress& p) {
-        if (o.progress) o.progress("tune", &p);
-    };
-    hooks.stop = o.stop;
-    Trained trained = train(compute, model.graph, model.info, *fit, held.get(),
-                            tuning(model.graph, o, s.T), hooks);
+    Trained trained = train_stage(compute, "tune", model.graph, model.info, *fit, *held,
+                                  tuning(model.graph, o, s.T), o);
     out.model.graph = std::move(trained.graph);
     out.model.info.T = s.T;
     if (!std::isnan(trained.validation_accuracy))

@@ -187,11 +187,7 @@ std::vector<std::string> write_folder(const std::string& folder,
                         "--force overwrites what is there, or choose another name");
     }
     std::vector<std::string> names;
-    for (const fs::path& one : folders) {
-        std::error_code bad;
-        fs::create_directories(one, bad);
-        if (bad) throw Error("[folder] " + one.string() + ": " + bad.message(), ErrorKind::usage);
-    }
+    for (const fs::path& one : folders) make_folder(one.string());
     for (const auto& [name, text] : files) {
         write_file(folder + "/" + name, text);
         names.push_back(name);

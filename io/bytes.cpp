@@ -183,6 +183,12 @@ void write_file(const std::string& path, const void* data, size_t bytes) {
     file.commit();
 }
 
+void make_folder(const std::string& path) {
+    std::error_code error;
+    std::filesystem::create_directories(path, error);
+    if (error) throw Error("[folder] cannot make " + path + ": " + error.message());
+}
+
 void write_file(const std::string& path, const std::string& text) {
     write_file(path, text.data(), text.size());
 }

@@ -30,6 +30,9 @@ std::vector<uint8_t> inflate_gzip(const std::vector<uint8_t>& packed, const std:
 void write_file(const std::string& path, const void* data, size_t bytes);
 void write_file(const std::string& path, const std::string& text);
 
+// The folder and those it stands in, where they are missing. Error names the path and the reason.
+void make_folder(const std::string& path);
+
 // Bytes at any offset: of a file that stays open, or of memory that outlives it. A copy shares
 // them.
 class Source {

@@ -8,6 +8,7 @@
 #include <sstream>
 
 #include "datasets/streams.h"
+#include "io/bytes.h"
 #include "neurons/nc_program.h"
 #include "neurons/zoo.h"
 
@@ -291,13 +292,8 @@ void check_outputs(const Settings& s, bool resuming) {
     if (!s.out.empty()) program::check_output(s.out, s.common.force);
     const std::string path = s.train.checkpoint;
     const fs::path folder = fs::path(path).parent_path();
-    if (!resuming && !folder.empty() && (s.out.empty() || !s.checkpoint.empty())) {
-        std::error_code error;
-        fs::create_directories(folder, error);
-        if (error)
-            throw Error("[nc_train] cannot make the folder " + folder.string() + ": " +
-                        error.message());
-    }
+    if (!resuming && !folder.empty() && (s.out.empty() || !s.checkpoint.empty()))
+        make_folder(folder.string());
     if (fs::exists(path) && !resuming && !s.common.force)
         throw Error("[nc_train] a checkpoint is there already: " + path, ErrorKind::usage,
                     "--resume " + path + " goes on with it, --force starts again");

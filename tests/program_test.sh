@@ -221,6 +221,29 @@ check 'Ctrl-C: says how to go on' grep -q 'nc_train --resume stopped.last.safete
 succeeds 'Ctrl-C: resumes' "$train" --resume stopped.last.safetensors
 check 'Ctrl-C: bitwise the weights of the uninterrupted run' \
     $files same whole.safetensors stopped.safetensors
+conversion=("$convert" whole.safetensors "${small[@]}" --T 4 --qcfs-epochs 2 --if-epochs 3)
+succeeds 'conversion: an uninterrupted run' "${conversion[@]}" --out converted.safetensors
+# Once in each of its two trainings.
+for stage in qcfs tune; do
+    "${conversion[@]}" --checkpoint halves --resume --out halves.safetensors >out 2>err </dev/null &
+    child=$!
+    for ((i = 0; i < 1000; ++i)); do [ -e halves/$stage.safetensors ] && break || sleep 0.01; done
+    kill -INT $child
+    wait $child
+    status=$?
+    check "conversion: Ctrl-C in $stage, exit status 130" [ $status = 130 ]
+done
+check 'conversion: Ctrl-C says how to go on' grep -q 'saved in halves; the same command with --resume goes on' err
+refuses 'conversion: checkpoints are not overwritten' 2 'halves is not empty' \
+    "${conversion[@]}" --checkpoint halves --out refused.safetensors
+refuses 'conversion: resumes with its own options only' 3 'batch = 64, not 32' \
+    "${conversion[@]}" --batch 32 --checkpoint halves --resume --out refused.safetensors
+refuses 'conversion: resumes from its own network only' 3 'halves/qcfs.safetensors was not begun from this network' \
+    "$convert" ann.safetensors "${conversion[@]:2}" --checkpoint halves --resume --out refused.safetensors
+refuses 'conversion: --resume wants a folder' 2 'no --checkpoint' "${conversion[@]}" --resume --out refused.safetensors
+succeeds 'conversion: resumes' "${conversion[@]}" --checkpoint halves --resume --out halves.safetensors
+check 'conversion: bitwise the weights of the uninterrupted run' \
+    $files same converted.safetensors halves.safetensors
 refuses 'resume: a finished model is no checkpoint' 3 'whole.safetensors' "$train" --resume whole.safetensors
 refuses 'resume: the options are the checkpoint'"'"'s' 2 'epochs' "$train" --resume whole.safetensors --epochs 3
 
