@@ -48,7 +48,9 @@ Var batch_norm(Compute&, Tape*, const Var& x, const Var& gamma, const Var& beta,
                const Tensor& variance, double eps, bool training, BatchStatistics* batch,
                bool relu = false);
 Var softmax(Compute&, Tape*, const Var& logits);
-// Mean over rows of the cross-entropy; [1].
+// Mean over rows of the cross-entropy against targets, whose rows are distributions; [1].
+Var cross_entropy(Compute&, Tape*, const Var& logits, const Tensor& targets);
+// The same against (1 - smoothing) one-hot + smoothing / classes (Szegedy et al., 2016).
 Var cross_entropy(Compute&, Tape*, const Var& logits, const std::vector<int32_t>& labels,
                   double smoothing);
 

@@ -118,6 +118,31 @@ Var softmax(Compute& compute, Tape* tape, const Var& logits) {
     });
 }
 
+Var cross_entropy(Compute& compute, Tape* tape, const Var& logits, const Tensor& targets) {
+    check_rank("cross_entropy", logits.value, 2);
+    const size_t rows = logits.shape()[0], cols = logits.shape()[1];
+    const DType dtype = logits.value.dtype();
+    if (rows == 0 || !(targets.shape() == logits.shape()) || targets.dtype() != dtype)
+        fail("cross_entropy",
+             "targets " + targets.shape().str() + " for logits " + logits.shape().str());
+    const bool record = recording(tape, {&logits});
+    Tensor each = compute.empty({rows}, dtype);
+    Tensor dlogits = record ? compute.empty(logits.shape(), dtype) : Tensor();
+    on_floats(compute, "cross_entropy", dtype, [&](auto zero) {
+        using F = decltype(zero);
+        compute.kernels<F>().loss.cross_entropy(compute.queue, logits.value.data<F>(),
+                                                targets.data<F>(), each.data<F>(),
+                                                record ? dlogits.data<F>() : nullptr, rows, cols);
+    });
+    Tensor loss = ops::scale(compute, ops::sum_all(compute, each), 1 / double(rows));
+    if (!record) return loss;
+    return tape->record(
+        std::move(loss), [logits = logits.place(), dlogits](Tape& t, const Tensor& dy) {
+            const Tensor column = dlogits.reshape({dlogits.elements(), 1});
+            t.accumulate(logits, ops::mul_row(t.compute(), column, dy).reshape(dlogits.shape()));
+        });
+}
+
 Var cross_entropy(Compute& compute, Tape* tape, const Var& logits,
                   const std::vector<int32_t>& labels, double smoothing) {
     check_rank("cross_entropy", logits.value, 2);
@@ -132,24 +157,15 @@ Var cross_entropy(Compute& compute, Tape* tape, const Var& logits,
             fail("cross_entropy", "label " + std::to_string(labels[i]) + " at " +
                                       std::to_string(i) + " for " + std::to_string(cols) +
                                       " classes");
-    const bool record = recording(tape, {&logits});
-    const DType dtype = logits.value.dtype();
-    const Tensor targets = compute.from(labels, {rows});
-    Tensor each = compute.empty({rows}, dtype);
-    Tensor dlogits = record ? compute.empty(logits.shape(), dtype) : Tensor();
-    on_floats(compute, "cross_entropy", dtype, [&](auto zero) {
+    Tensor targets;
+    on_floats(compute, "cross_entropy", logits.value.dtype(), [&](auto zero) {
         using F = decltype(zero);
-        compute.kernels<F>().loss.cross_entropy(
-            compute.queue, logits.value.data<F>(), targets.data<int32_t>(), F(smoothing),
-            each.data<F>(), record ? dlogits.data<F>() : nullptr, rows, cols);
+        std::vector<F> rest(rows * cols, F(smoothing / double(cols)));
+        for (size_t i = 0; i < rows; ++i)
+            rest[i * cols + size_t(labels[i])] = F(1 - smoothing + smoothing / double(cols));
+        targets = compute.from(rest, logits.shape());
     });
-    Tensor loss = ops::scale(compute, ops::sum_all(compute, each), 1 / double(rows));
-    if (!record) return loss;
-    return tape->record(
-        std::move(loss), [logits = logits.place(), dlogits](Tape& t, const Tensor& dy) {
-            const Tensor column = dlogits.reshape({dlogits.elements(), 1});
-            t.accumulate(logits, ops::mul_row(t.compute(), column, dy).reshape(dlogits.shape()));
-        });
+    return cross_entropy(compute, tape, logits, targets);
 }
 
 }  // namespace nc::fn

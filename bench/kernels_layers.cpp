@@ -281,18 +281,18 @@ std::vector<NamedCase> other_cases() {
     static constexpr size_t images = 256, side = 32, channels = 3;
     return {named({.name = "loss.cross_entropy/65536x10",
                    .operations = 0,
-                   .moved = word * rows * (2 * cols + 2),
+                   .moved = word * rows * (3 * cols + 1),
                    .fill =
                        [](Data& d) {
                            d.x = random_floats(rows * cols, 1, -4, 4);
-                           d.index.resize(rows);
-                           for (size_t i = 0; i < rows; ++i) d.index[i] = int32_t(i * 7 % cols);
+                           d.dy.assign(rows * cols, 0.1f / cols);
+                           for (size_t i = 0; i < rows; ++i) d.dy[i * cols + i * 7 % cols] += 0.9f;
                            d.out.resize(rows);
                            d.out2.resize(rows * cols);
                        },
                    .run =
                        [](const Table& t, Queue& q, Data& d) {
-                           t.loss.cross_entropy(q, d.x.data(), d.index.data(), 0.1f, d.out.data(),
+                           t.loss.cross_entropy(q, d.x.data(), d.dy.data(), d.out.data(),
                                                 d.out2.data(), rows, cols);
                        },
                    .tolerance = 64 * eps}),

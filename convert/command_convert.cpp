@@ -211,6 +211,15 @@ int convert_command(int argc, char** argv) {
     app.add_option("--qcfs-lr", o.convert.qcfs_lr, "their learning rate (default: the recipe's)")
         ->check(CLI::PositiveNumber)
         ->group("Training");
+    app.add_option("--distill", o.convert.distill,
+                   "share of the loss that asks for the given network's answers, not the labels")
+        ->capture_default_str()
+        ->check(CLI::Range(0.0, 1.0))
+        ->group("Training");
+    app.add_option("--temperature", o.convert.temperature, "at which --distill compares answers")
+        ->capture_default_str()
+        ->check(CLI::PositiveNumber)
+        ->group("Training");
     app.add_option("--recipe", o.convert.recipe, "of QCFS training: adamw, or cifar (SGD)")
         ->capture_default_str()
         ->group("Training");

@@ -151,7 +151,7 @@ Converted convert(Compute& compute, const Model& model, const Dataset& training,
     const auto samples = subset(training, first(split.train, o.calibration_samples));
     const auto trained = [&](const std::string& name, const Graph& g, const TrainOptions& t) {
         if (t.epochs == 0) return g;
-        return train_stage(compute, name, g, model.info, *fit, *held, t, o).graph;
+        return train_stage(compute, name, g, model.info, *fit, *held, t, o, &model.graph).graph;
     };
 
     Stages stages(model, o);

@@ -32,6 +32,8 @@ struct ConvertOptions {
     size_t batch = 64;
     double qcfs_lr = 0, if_lr = 0;  // 0: the default of the recipe and depth
     double label_smoothing = 0;
+    // Of both trainings of a conversion: TrainOptions, the teacher being the network as given.
+    double distill = 0, temperature = 4;
     int64_t warmup = 0;      // steps
     bool recompute = false;  // tuning keeps packed spikes only: memory grows by bits, not floats
     AugmentOptions augment;
@@ -99,7 +101,8 @@ TrainOptions qcfs_training(const Graph&, const ConvertOptions&);
 TrainOptions tuning(const Graph&, const ConvertOptions&, int T);
 // One of them, "qcfs" or "tune", on training and held-out samples.
 Trained train_stage(Compute&, const std::string& name, const Graph&, const ModelInfo&,
-                    const Dataset& fit, const Dataset& held, TrainOptions, const ConvertOptions&);
+                    const Dataset& fit, const Dataset& held, TrainOptions, const ConvertOptions&,
+                    const Graph* teacher = nullptr);
 
 // The steps a run takes. Error when data with T of its own is asked for another T: both are named.
 int deployment_steps(const Graph&, int wanted, int stored, const Dataset&);

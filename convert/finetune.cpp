@@ -19,6 +19,8 @@ TrainOptions common_options(const ConvertOptions& o) {
     t.schedule = Schedule::cosine;
     t.warmup = o.warmup;
     t.label_smoothing = o.label_smoothing;
+    t.distill = o.distill;
+    t.temperature = o.temperature;
     t.augment = o.augment;
     t.ann_frames = o.ann_frames;
     t.seed = o.seed;
@@ -90,8 +92,9 @@ TrainOptions tuning(const Graph& g, const ConvertOptions& o, int T) {
 
 Trained train_stage(Compute& compute, const std::string& name, const Graph& g,
                     const ModelInfo& given, const Dataset& fit, const Dataset& held, TrainOptions t,
-                    const ConvertOptions& o) {
+                    const ConvertOptions& o, const Graph* teacher) {
     TrainHooks hooks;
+    hooks.teacher = teacher;
     hooks.progress = [&](const Progress& p) {
         if (o.progress) o.progress(name, &p);
     };

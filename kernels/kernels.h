@@ -179,11 +179,10 @@ struct Norm {
 template <class F>
 struct Loss {
     void (*softmax)(Queue&, const F* logits, F* probabilities, size_t rows, size_t cols);
-    // loss [rows]: cross-entropy against (1 - smoothing) one-hot + smoothing / cols (Szegedy et
-    // al., 2016), not averaged. dlogits [rows, cols] (may be null) is the gradient of the mean over
-    // rows.
-    void (*cross_entropy)(Queue&, const F* logits, const int32_t* labels, F smoothing, F* loss,
-                          F* dlogits, size_t rows, size_t cols);
+    // loss [rows]: cross-entropy against targets [rows, cols], each row a distribution (>= 0, sum
+    // 1), not averaged. dlogits [rows, cols] (may be null) is the gradient of the mean over rows.
+    void (*cross_entropy)(Queue&, const F* logits, const F* targets, F* loss, F* dlogits,
+                          size_t rows, size_t cols);
 };
 
 // ----------------------------------------------------------------------------------------------

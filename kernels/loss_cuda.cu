@@ -1,6 +1,6 @@
 // The loss family on CUDA: a warp a row, in double like the reference; a batch of logits is small.
 //
-// Each row is read two or three times, from the caches after the first; bytes a logit: 4 read, 4
+// Each row is read two or three times, from the caches after the first; bytes a logit: 8 read, 4
 // written.
 #include "kernels/cuda_util.cuh"
 
@@ -36,18 +36,16 @@ __global__ void softmax_rows(const float* logits, float* probabilities, size_t r
     }
 }
 
-__global__ void cross_entropy_rows(const float* logits, const int32_t* labels, float smoothing,
-                                   float* loss, float* dlogits, size_t rows, size_t cols) {
+__global__ void cross_entropy_rows(const float* logits, const float* targets, float* loss,
+                                   float* dlogits, size_t rows, size_t cols) {
     const unsigned lane = threadIdx.x % warp_size;
-    const double s = double(smoothing);
     for (size_t r = global_thread() / warp_size; r < rows; r += global_threads() / warp_size) {
         const float* z = logits + r * cols;
         const RowScale scale = row_scale(z, cols, lane);
         const double log_sum = scale.top + log(scale.sum);
-        const int32_t label = labels[r];
         double own = 0;
         for (size_t c = lane; c < cols; c += warp_size) {
-            const double target = (int32_t(c) == label ? 1 - s : 0) + s / double(cols);
+            const double target = double(targets[r * cols + c]);
             if (target != 0) own += target * (log_sum - double(z[c]));
             if (dlogits != nullptr)
                 dlogits[r * cols + c] =
@@ -64,11 +62,11 @@ void softmax(Queue& q, const float* logits, float* probabilities, size_t rows, s
            probabilities, rows, cols);
 }
 
-void cross_entropy(Queue& q, const float* logits, const int32_t* labels, float smoothing,
-                   float* loss, float* dlogits, size_t rows, size_t cols) {
+void cross_entropy(Queue& q, const float* logits, const float* targets, float* loss, float* dlogits,
+                   size_t rows, size_t cols) {
     if (cols == 0) return;
     launch(cross_entropy_rows, dim3(blocks_for(rows * warp_size, threads)), dim3(threads), q,
-           logits, labels, smoothing, loss, dlogits, rows, cols);
+           logits, targets, loss, dlogits, rows, cols);
 }
 
 }  // namespace

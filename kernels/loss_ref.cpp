@@ -28,9 +28,8 @@ void softmax(Queue&, const F* logits, F* probabilities, size_t rows, size_t cols
 }
 
 template <class F>
-void cross_entropy(Queue&, const F* logits, const int32_t* labels, F smoothing, F* loss, F* dlogits,
-                   size_t rows, size_t cols) {
-    const double s = double(smoothing);
+void cross_entropy(Queue&, const F* logits, const F* targets, F* loss, F* dlogits, size_t rows,
+                   size_t cols) {
     for (size_t r = 0; r < rows && cols > 0; ++r) {
         const F* z = logits + r * cols;
         double top, sum;
@@ -38,7 +37,7 @@ void cross_entropy(Queue&, const F* logits, const int32_t* labels, F smoothing, 
         const double log_sum = top + std::log(sum);
         double total = 0;
         for (size_t c = 0; c < cols; ++c) {
-            const double target = (int32_t(c) == labels[r] ? 1 - s : 0) + s / double(cols);
+            const double target = double(targets[r * cols + c]);
             if (target != 0) total += target * (log_sum - double(z[c]));
             if (dlogits != nullptr)
                 dlogits[r * cols + c] =

@@ -47,34 +47,29 @@ static void softmax(Queue& q, const float* logits, float* probabilities, size_t 
     });
 }
 
-// With z' = z - top: loss = log sum - (1 - s) z'[label] - s mean(z').
-static void cross_entropy(Queue& q, const float* logits, const int32_t* labels, float smoothing,
-                          float* loss, float* dlogits, size_t rows, size_t cols) {
+static void cross_entropy(Queue& q, const float* logits, const float* targets, float* loss,
+                          float* dlogits, size_t rows, size_t cols) {
     if (cols == 0) return;
-    const float share = smoothing / float(cols), rest = 1.0f - smoothing;
     const float mean = 1.0f / float(rows);
     parallel_for(q.threads, rows, grain / cols + 1, [=](size_t begin, size_t end) {
         for (size_t r = begin; r < end; ++r) {
-            const float* z = logits + r * cols;
-            const size_t label = size_t(labels[r]);
+            const float *z = logits + r * cols, *wanted = targets + r * cols;
             const float top = row_top(z, cols), sum = row_sum(z, top, cols);
-            float total = logf(sum) - rest * (z[label] - top);
-            if (smoothing != 0) {
-                double spread = 0;
-                for (size_t c = 0; c < cols; ++c) spread += double(z[c]) - double(top);
-                total -= float(double(share) * spread);
-            }
-            loss[r] = total;
+            const Vec high = broadcast(top), log_sum = broadcast(logf(sum)), none = broadcast(0);
+            Vec total = none;
+            vector_loop(0, cols, [&](auto io, size_t i) {
+                const Vec target = io.load(wanted + i);  // 0 beyond the row's end
+                const Vec surprise = log_sum - (io.load(z + i) - high);
+                total = total + select(target == none, none, target * surprise);
+            });
+            loss[r] = reduce_add(total);
             if (dlogits == nullptr) continue;
             float* d = dlogits + r * cols;
-            const Vec high = broadcast(top), inverse = broadcast(1.0f / sum);
-            const Vec each = broadcast(share), factor = broadcast(mean);
+            const Vec inverse = broadcast(1.0f / sum), factor = broadcast(mean);
             vector_loop(0, cols, [=](auto io, size_t i) {
                 const Vec p = NC_ISA::exp(io.load(z + i) - high) * inverse;
-                io.store(d + i, (p - each) * factor);
+                io.store(d + i, (p - io.load(wanted + i)) * factor);
             });
-            const float p = expf(z[label] - top) / sum;
-            d[label] = (p - (rest + share)) * mean;
         }
     });
 }

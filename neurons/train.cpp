@@ -17,7 +17,8 @@ double now() {
     return duration<double>(steady_clock::now().time_since_epoch()).count();
 }
 
-void check_options(const Graph& graph, const Dataset& data, const TrainOptions& o) {
+void check_options(const Graph& graph, const Dataset& data, const TrainOptions& o,
+                   const Graph* teacher) {
     const auto need = [](bool ok, const std::string& what) {
         if (!ok) throw Error("[train] " + what);
     };
@@ -27,6 +28,10 @@ void check_options(const Graph& graph, const Dataset& data, const TrainOptions& 
     need(o.ema >= 0 && o.ema < 1, "ema must be in [0, 1): " + std::to_string(o.ema));
     need(o.label_smoothing >= 0 && o.label_smoothing < 1,
          "label smoothing must be in [0, 1): " + std::to_string(o.label_smoothing));
+    need(o.distill >= 0 && o.distill <= 1,
+         "the teacher's share must be in [0, 1]: " + std::to_string(o.distill));
+    need(o.temperature > 0, "temperature must be positive: " + std::to_string(o.temperature));
+    need(o.distill == 0 || teacher != nullptr, "there is no teacher to imitate");
     need(data.size() > 0, "there are no training samples");
     const std::vector<Shape> shapes = infer_shapes(graph);
     for (size_t i = 0; i < graph.nodes.size(); ++i)
@@ -51,6 +56,7 @@ class Trainer {
           options_(options),
           hooks_(hooks),
           state_(std::move(state)),
+          teacher_(options.distill > 0 ? on_device(*hooks.teacher, compute) : Graph()),
           moving_(with_tensors(graph_, state_.tensors)) {
         // A lone data set smaller than a batch is one batch.
         const size_t batch = std::min(options.batch, training.size());
@@ -147,8 +153,7 @@ class Trainer {
                 Forwarded out = forward(compute_, moving_, used, frames.x, how, &tape);
                 statistics = std::move(out.statistics);
                 const Var logits = mean_logits(compute_, &tape, out);
-                loss = fn::cross_entropy(compute_, &tape, logits, batch.labels,
-                                         options_.label_smoothing);
+                loss = loss_of(tape, logits, batch);
                 seen = answers(logits.value, loss.value);
             }
             tape.backward(loss);
@@ -164,6 +169,24 @@ class Trainer {
         if (options_.ema > 0) update_average(compute_, state_, options_.ema, done);
         compute_.check("train");
         count(seen, batch.labels);
+    }
+
+    Var loss_of(Tape& tape, const Var& logits, const Batch& batch) {
+        const Var hard =
+            fn::cross_entropy(compute_, &tape, logits, batch.labels, options_.label_smoothing);
+        if (options_.distill == 0) return hard;
+        const double share = options_.distill, tau = options_.temperature;
+        const Frames frames = frames_for(compute_, teacher_, batch, options_.ann_frames);
+        ForwardOptions how;
+        how.temporal_input = frames.temporal;
+        const Var taught =
+            mean_logits(compute_, nullptr, forward(compute_, teacher_, {}, frames.x, how));
+        const Var targets =
+            fn::softmax(compute_, nullptr, fn::scale(compute_, nullptr, taught, 1 / tau));
+        const Var soft = fn::cross_entropy(
+            compute_, &tape, fn::scale(compute_, &tape, logits, 1 / tau), targets.value);
+        return fn::add(compute_, &tape, fn::scale(compute_, &tape, hard, 1 - share),
+                       fn::scale(compute_, &tape, soft, share * tau * tau));
     }
 
     // The variables as the network is run with them; gradients go straight through.
@@ -271,6 +294,7 @@ class Trainer {
     const TrainOptions& options_;
     const TrainHooks& hooks_;
     TrainState state_;
+    const Graph teacher_;
     const Graph moving_;  // the network with the tensors being trained
     size_t batch_;
     int64_t steps_, total_;
@@ -283,7 +307,7 @@ class Trainer {
 Trained train(Compute& compute, const Graph& given, const ModelInfo& info, const Dataset& training,
               const Dataset* validation, const TrainOptions& options, const TrainHooks& hooks,
               const Model* resume) {
-    check_options(given, training, options);
+    check_options(given, training, options, hooks.teacher);
     Graph graph = given;
     if (options.train_thresholds)
         for (auto& node : graph.nodes)

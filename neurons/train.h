@@ -27,6 +27,10 @@ struct TrainOptions {
     bool train_thresholds = false;    // theta of neurons; lambda of QCFS is always trained
     bool freeze_batch_norm = false;   // normalise by running statistics, and leave them alone
     std::string ann_frames = "mean";  // an ANN on temporal data: "mean" or "sum"
+    // Share of the loss that asks for a teacher's answers (TrainHooks::teacher) and not the
+    // labels: tau^2 times the cross-entropy of softmax(z / tau) against softmax(z_teacher / tau)
+    // (Hinton et al. 2015), tau the temperature.
+    double distill = 0, temperature = 4;
     uint64_t seed = 0;
     bool keep_best = true;    // return the epoch best on validation, when validation is given
     bool keep_start = false;  // the network as given is one of those chosen from, its epoch -1
@@ -53,6 +57,7 @@ struct TrainHooks {
     // Replaces tensors (by full name) by what the network is to be run with, rounded weights say;
     // gradients go straight through to those that are trained. Validation runs with them, too.
     std::function<void(std::map<std::string, Tensor>&)> rounding;
+    const Graph* teacher = nullptr;  // an ANN of as many classes; wanted when distill > 0
 };
 
 struct Interrupted : std::exception {

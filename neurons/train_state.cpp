@@ -136,6 +136,8 @@ Json to_json(const TrainOptions& o) {
             {"train_thresholds", o.train_thresholds},
             {"freeze_batch_norm", o.freeze_batch_norm},
             {"ann_frames", o.ann_frames},
+            {"distill", o.distill},
+            {"temperature", o.temperature},
             {"keep_best", o.keep_best},
             {"keep_start", o.keep_start}};
 }

@@ -213,7 +213,16 @@ TEST_CASE("gradient: softmax and cross-entropy with label smoothing") {
                    return fn::cross_entropy(c, t, v[0], labels, smoothing);
                },
                {logits});
+    const Tensor targets = Tensor::from<double>(
+        {.1, .2, .3, .4, 0, 0, 1, 0, .5, 0, .5, 0, .25, .25, .25, .25, .7, .1, .1, .1}, {5, 4});
+    agrees("cross_entropy",
+           [&](auto& c, auto* t, const auto& v) { return fn::cross_entropy(c, t, v[0], targets); },
+           {logits});
     Compute compute;
+    CHECK(contains(error_of([&] {
+                       fn::cross_entropy(compute, nullptr, logits, Tensor::full<double>({5, 3}, 0));
+                   }),
+                   "targets [5, 3] for logits [5, 4]"));
     // Two equal logits: log 2.
     const Var even = fn::cross_entropy(compute, nullptr, Tensor::full<double>({1, 2}, 3), {1}, 0);
     CHECK(std::abs(even.value.item() - std::log(2.0)) < 1e-15);

@@ -18,6 +18,19 @@ double relative(double below_top, size_t cols) {
     return unit * (8 + below_top / 2 + double(cols) / 8);
 }
 
+// One class a row, the rest of it spread: evenly in even rows, by a ramp in odd ones.
+std::vector<float> targets_of(size_t rows, size_t cols, float spread) {
+    std::vector<float> out(rows * cols);
+    const double ramp = double(cols) * double(cols + 1) / 2;
+    for (size_t r = 0; r < rows; ++r) {
+        for (size_t c = 0; c < cols; ++c)
+            out[r * cols + c] =
+                spread * float(r % 2 == 0 ? 1 / double(cols) : double(c + 1) / ramp);
+        out[r * cols + (r * 7 + 1) % cols] += 1 - spread;
+    }
+    return out;
+}
+
 }  // namespace
 
 TEST_CASE("softmax stays within its bound and sums to 1") {
@@ -55,23 +68,22 @@ TEST_CASE("cross-entropy and its gradient stay within their bounds") {
     for (const auto* table : tables_to_test())
         for (const size_t cols : sizes)
             for (const size_t rows : row_counts)
-                for (const float smoothing : {0.0f, 0.1f}) {
+                for (const float smoothing : {0.0f, 0.1f, 1.0f}) {
                     if (cols == 0) continue;
                     INFO(std::string(table->name)
                          << " rows " << rows << " cols " << cols << " s " << smoothing);
                     const size_t n = rows * cols;
                     const auto z = hard_values(n, 4);
-                    std::vector<int32_t> labels(rows);
-                    for (size_t r = 0; r < rows; ++r) labels[r] = int32_t((r * 7 + 1) % cols);
+                    const auto targets = targets_of(rows, cols, smoothing);
                     std::vector<float> want(rows), slope(n);
                     TestQueue q(2);
                     Guarded<float> got(rows), alone(rows), got_slope(n);
-                    reference().loss.cross_entropy(q, z.data(), labels.data(), smoothing,
-                                                   want.data(), slope.data(), rows, cols);
-                    table->loss.cross_entropy(q, z.data(), labels.data(), smoothing, got, got_slope,
-                                              rows, cols);
-                    table->loss.cross_entropy(q, z.data(), labels.data(), smoothing, alone, nullptr,
-                                              rows, cols);
+                    reference().loss.cross_entropy(q, z.data(), targets.data(), want.data(),
+                                                   slope.data(), rows, cols);
+                    table->loss.cross_entropy(q, z.data(), targets.data(), got, got_slope, rows,
+                                              cols);
+                    table->loss.cross_entropy(q, z.data(), targets.data(), alone, nullptr, rows,
+                                              cols);
                     CHECK(got.ok());
                     CHECK(alone.ok());
                     CHECK(got_slope.ok());
@@ -79,14 +91,13 @@ TEST_CASE("cross-entropy and its gradient stay within their bounds") {
                     for (size_t r = 0; r < rows; ++r) {
                         const float* row = z.data() + r * cols;
                         const double top = *std::max_element(row, row + cols);
-                        const double below = top - double(row[labels[r]]);
-                        double mean = 0;
+                        double mean = 0;  // of the depth, by the targets
                         size_t wrong = 0;
                         for (size_t c = 0; c < cols; ++c) {
                             const double depth = top - double(row[c]), p = std::exp(-depth);
-                            const double target = c == size_t(labels[r]) ? 1 : double(smoothing);
-                            mean += depth / double(cols);
-                            // p <= e^-depth; the target's parts and the mean are rounded
+                            const double target = double(targets[r * cols + c]);
+                            mean += depth * target;
+                            // p <= e^-depth; the difference and the mean are rounded
                             const double bound =
                                 (relative(depth, cols) * p + 4 * unit * (target + p)) /
                                 double(rows);
@@ -95,8 +106,7 @@ TEST_CASE("cross-entropy and its gradient stay within their bounds") {
                         }
                         CHECK(wrong == 0);
                         const double bound =
-                            unit * (8 + double(cols) / 8 + 2 * below +
-                                    2 * double(smoothing) * mean + 2 * std::abs(double(want[r])));
+                            unit * ((8 + double(cols) / 8) * (1 + double(want[r])) + 2 * mean);
                         CHECK(std::abs(double(got[r]) - double(want[r])) <= bound);
                     }
                 }
@@ -106,18 +116,16 @@ TEST_CASE("cross-entropy by hand") {
     size_t count = 0;
     const auto* tables = usable(&count);
     const float z[] = {0, 0, 0, 0};
-    const int32_t label = 2;
+    const float targets[] = {0, 0.25f, 0.75f, 0};
     for (size_t t = 0; t < count; ++t) {
         if (tables[t]->cuda) continue;
         INFO(std::string(tables[t]->name));
         TestQueue q;
         float loss, slope[4];
-        for (const float smoothing : {0.0f, 0.2f}) {
-            tables[t]->loss.cross_entropy(q, z, &label, smoothing, &loss, slope, 1, 4);
-            CHECK(loss == doctest::Approx(std::log(4.0)));
-            CHECK(slope[0] == doctest::Approx(0.25 - smoothing / 4));
-            CHECK(slope[2] == doctest::Approx(0.25 - (1 - smoothing) - smoothing / 4));
-        }
+        tables[t]->loss.cross_entropy(q, z, targets, &loss, slope, 1, 4);
+        CHECK(loss == doctest::Approx(std::log(4.0)));
+        CHECK(slope[0] == doctest::Approx(0.25));
+        CHECK(slope[2] == doctest::Approx(0.25 - 0.75));
     }
 }
 

@@ -244,6 +244,9 @@ TEST_CASE("train: options and data that make no sense are refused") {
     CHECK(contains(refused([](TrainOptions& o) { o.epochs = -1; }), "epochs"));
     CHECK(contains(refused([](TrainOptions& o) { o.ema = 1; }), "ema"));
     CHECK(contains(refused([](TrainOptions& o) { o.ann_frames = "max"; }), "'max'"));
+    CHECK(contains(refused([](TrainOptions& o) { o.distill = 2; }), "[0, 1]: 2"));
+    CHECK(contains(refused([](TrainOptions& o) { o.temperature = 0; }), "temperature"));
+    CHECK(contains(refused([](TrainOptions& o) { o.distill = 0.5; }), "no teacher"));
     const Graph wide = make_model("mlp", {8, 8, 1}, 7, {});
     CHECK(contains(error_of([&] { train(compute, wide, {}, *data, nullptr, few_epochs(1)); }),
                    "[7] values for 4 classes"));
@@ -281,6 +284,39 @@ TEST_CASE("train: the epoch best on validation is returned") {
     options.keep_start = false;
     CHECK(train(compute, best.graph, {}, *other, validation.get(), options).validation_accuracy <
           top);
+}
+
+TEST_CASE("train: a student takes its teacher's answers, the labels, or both") {
+    const auto data = quadrants(400, 1), unseen = quadrants(200, 2), turned = quadrants(400, 1, 1);
+    Compute compute(Device{}, 1);
+    const Graph teacher =
+        train(compute, small_net("relu"), {}, *data, nullptr, few_epochs(4)).graph;
+    TrainHooks hooks;
+    hooks.teacher = &teacher;
+    EvaluateOptions how;
+    how.T = 4;
+    for (const char* activation : {"relu", "if"}) {
+        TrainOptions options = few_epochs(4);
+        std::vector<double> right;
+        for (const double share : {0.0, 1.0}) {
+            options.distill = share;
+            const Trained student =
+                train(compute, small_net(activation, 3), {}, *turned, nullptr, options, hooks);
+            right.push_back(evaluate(compute, student.graph, *unseen, how).accuracy);
+        }
+        CHECK(right[0] < 15);  // the labels say the next class
+        CHECK(right[1] > 85);
+    }
+    // Its own answers are all a network wants already: rounding is left of the gradient.
+    TrainOptions options = few_epochs(1);
+    options.distill = options.temperature = 1;
+    options.freeze_batch_norm = true;
+    options.optim.kind = OptimOptions::Kind::sgd;
+    options.optim.weight_decay = 0;
+    const Graph same = train(compute, teacher, {}, *turned, nullptr, options, hooks).graph;
+    const auto before = std::get<Linear>(teacher.nodes[6].op).weight.to_vector<float>();
+    const auto after = std::get<Linear>(same.nodes[6].op).weight.to_vector<float>();
+    for (size_t i = 0; i < before.size(); ++i) CHECK(std::abs(after[i] - before[i]) < 1e-6);
 }
 
 TEST_CASE("train: batch norm keeps running statistics, unless they are frozen") {
