@@ -165,7 +165,7 @@ clang_stage() {
 scripts_stage() {
     gcc_build || return
     local name
-    for name in layers cuda_fault fetch program embed readme; do
+    for name in layers cuda_fault fetch program embed reproduce readme; do
         later script "$name" env NC_BUILD="$PWD/build-gcc" bash "tests/${name}_test.sh"
     done
 }
