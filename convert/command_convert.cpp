@@ -3,6 +3,7 @@
 
 #include <filesystem>
 #include <numeric>
+#include <sstream>
 
 #include "convert/commands.h"
 #include "convert/integer_run.h"
@@ -22,6 +23,7 @@ struct Conversion {
     int bits = QuantizeOptions().bits;
     ReadOptions read;
     std::string model, out, report, lambda = "channel", ann_frames;
+    std::vector<std::string> published;
 };
 
 void add_conversion_options(CLI::App& app, Conversion& o) {
@@ -161,6 +163,29 @@ std::string summary(const std::string& title, const Statistics& s) {
 
 namespace {
 
+// "QCFS: 2=73.20, 4=83.75" as a curve of accuracies by T.
+Curve published_curve(const std::string& text) {
+    const auto refuse = [&] {
+        throw Error("[published] not NAME: T=PERCENT, T=PERCENT ...: '" + text + "'",
+                    ErrorKind::usage);
+    };
+    const size_t colon = text.find(':');
+    if (colon == 0 || colon == std::string::npos) refuse();
+    Curve curve{text.substr(0, colon), {}, {}};
+    std::istringstream pairs(text.substr(colon + 1));
+    for (std::string pair; std::getline(pairs, pair, ',');) {
+        std::istringstream in(pair);
+        double T = 0, accuracy = 0;
+        char equals = 0, more = 0;
+        const bool whole = in >> T >> equals >> accuracy && !(in >> more);
+        if (!whole || equals != '=' || !(T >= 1) || !(accuracy >= 0 && accuracy <= 100)) refuse();
+        curve.x.push_back(T);
+        curve.y.push_back(accuracy);
+    }
+    if (curve.x.empty()) refuse();
+    return curve;
+}
+
 // The converted network rounded to whole numbers as `nc_convert quantize` does, its accuracy, and
 // its forms.
 std::string emit_quantised(const Conversion& o, const EmitFiles& files, Compute& compute,
@@ -197,6 +222,13 @@ int convert_command(int argc, char** argv) {
     add_nir_options(app, o.read);
     app.add_option("--out", o.out, "the spiking network's file")->type_name("FILE");
     app.add_option("--report", o.report, "an HTML page of the results")->type_name("FILE");
+    app.add_option("--published", o.published,
+                   "accuracies of others for the report's picture: 'NAME: 2=73.20, 4=83.75'")
+        ->type_name("NAME: T=PERCENT, ...")
+        ->allow_extra_args(false);
+    app.add_option("--curve-T", o.convert.curve_T, "the accuracy is shown up to this T at least")
+        ->capture_default_str()
+        ->check(CLI::Range(1, 65536));
     app.add_option("--dump", o.convert.dump, "write the model after every step into this folder")
         ->type_name("DIR");
     app.add_option("--T", o.convert.T,
@@ -248,6 +280,10 @@ int convert_command(int argc, char** argv) {
         check_output(o.out, o.common.force);
         if (!o.report.empty()) check_output(o.report, o.common.force);
         if (!o.convert.dump.empty()) check_output_folder(o.convert.dump, o.common.force);
+        std::vector<Curve> published;
+        for (const std::string& text : o.published) published.push_back(published_curve(text));
+        if (!published.empty() && o.report.empty())
+            throw Error("[published] there is no --report to show it in", ErrorKind::usage);
         EmitFiles files = emit_files(o.emit, o.common);
         Compute compute = make_compute(o.common);
         Model model = read_model(o.model, o.read, o.common);
@@ -283,8 +319,8 @@ int convert_command(int argc, char** argv) {
                                 count(s.fold_different), count(s.fold_compared));
         if (!o.report.empty())
             write_file(o.report, conversion_page(compute, converted, *data.test,
-                                                 data.name + ", " + data.label, typed_command,
-                                                 json["environment"]));
+                                                 data.name + ", " + data.label, published,
+                                                 typed_command, json["environment"]));
         text += emit_floats(files, o.emit, converted.model, json);
         if (!files.empty()) text += emit_quantised(o, files, compute, converted.model, data, json);
         print_result(o.common, text, json);

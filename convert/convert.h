@@ -74,6 +74,11 @@ struct Statistics {
     // spikes that differ between the network before and after its amplitudes went into the weights
     uint64_t fold_compared = 0, fold_different = 0;
     std::optional<Energy> energy;  // of the test samples, at T
+    struct Cost {
+        int T;
+        double accuracy, picojoules;  // percent; modelled, a sample
+    };
+    std::vector<Cost> costs;  // of the first T steps: powers of two, and the network's T
     std::vector<LayerStatistics> layers;
     std::vector<std::string> warnings;
 };

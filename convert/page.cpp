@@ -4,7 +4,6 @@
 #include <cstdio>
 
 #include "convert/measure.h"
-#include "io/report.h"
 
 namespace nc {
 
@@ -20,7 +19,7 @@ std::string or_unknown(const std::optional<double>& value) {
     return value ? decimals(*value, 2) : "unknown";
 }
 
-void accuracy_section(Report& page, const Statistics& s) {
+void accuracy_section(Report& page, const Statistics& s, const std::vector<Curve>& published) {
     page.heading("Accuracy");
     page.table({"network", "accuracy %"},
                {{"ANN", or_unknown(s.ann_accuracy)},
@@ -36,8 +35,10 @@ void accuracy_section(Report& page, const Statistics& s) {
     };
     line("ANN", s.ann_accuracy);
     line("QCFS", s.qcfs_accuracy);
-    page.curves("Accuracy against T; one network, one run: mean of the first T logits", "T",
-                "accuracy %", curves, true);
+    curves.insert(curves.end(), published.begin(), published.end());
+    page.curves("Accuracy against T; one network, one run: mean of the first T logits" +
+                    std::string(published.empty() ? "" : "; others as published"),
+                "T", "accuracy %", curves, true);
     std::vector<std::vector<std::string>> rows;
     for (size_t t = 1; t <= s.accuracy_at_t.size(); t *= 2)
         rows.push_back({std::to_string(t), decimals(s.accuracy_at_t[t - 1], 2)});
@@ -67,7 +68,7 @@ void layer_section(Report& page, const Statistics& s) {
     if (!bars.empty()) page.bars("Sparsity per layer", "%", bars);
 }
 
-void energy_section(Report& page, const Energy& e) {
+void energy_section(Report& page, const Energy& e, const Statistics& s) {
     page.heading("Energy, modelled");
     const auto nano = [](double picojoules) { return decimals(picojoules / 1000, 2) + " nJ"; };
     page.table({"network", "MACs a sample", "ACs a sample", "energy a sample"},
@@ -79,6 +80,14 @@ void energy_section(Report& page, const Energy& e) {
     page.paragraph("One MAC " + decimals(e.target.mac.picojoules, 1) + " pJ (" +
                    e.target.mac.source + "), one AC " + decimals(e.target.ac.picojoules, 1) +
                    " pJ (" + e.target.ac.source + ").");
+    Curve snn{"SNN at T = 1, 2, 4 ... " + std::to_string(s.T), {}, {}};
+    for (const Statistics::Cost& cost : s.costs) {
+        snn.x.push_back(cost.picojoules / 1000);
+        snn.y.push_back(cost.accuracy);
+    }
+    std::vector<Curve> curves{snn};
+    if (s.ann_accuracy) curves.push_back({"ANN", {e.ann_picojoules / 1000}, {*s.ann_accuracy}});
+    page.curves("Accuracy against modelled energy", "nJ a sample", "accuracy %", curves);
     for (const auto& assumption : to_json(e)["assumptions"])
         page.paragraph("Assumed: " + assumption.get<std::string>() + ".");
     std::vector<std::vector<std::string>> rows;
@@ -113,15 +122,15 @@ void threshold_section(Report& page, const Statistics& s) {
 }  // namespace
 
 std::string conversion_page(Compute& compute, const Converted& converted, const Dataset& test,
-                            const std::string& about, const std::string& command,
-                            const Json& environment) {
+                            const std::string& about, const std::vector<Curve>& published,
+                            const std::string& command, const Json& environment) {
     const Statistics& s = converted.statistics;
     Report page("Spiking network, T = " + std::to_string(s.T));
     page.paragraph(about + "; strategy " + s.strategy + ", neuron " + s.neuron + ", seed " +
                    std::to_string(s.seed));
-    accuracy_section(page, s);
+    accuracy_section(page, s, published);
     layer_section(page, s);
-    if (s.energy) energy_section(page, *s.energy);
+    if (s.energy) energy_section(page, *s.energy, s);
     threshold_section(page, s);
     page.heading("Spikes");
     page.paragraph("The first test sample; in every layer the first neurons that spike at all.");

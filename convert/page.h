@@ -4,12 +4,14 @@
 #include <string>
 
 #include "convert/convert.h"
+#include "io/report.h"
 
 namespace nc {
 
-// One self-contained HTML page. about: data set and how many samples.
+// One self-contained HTML page. about: data set and how many samples; published: accuracies of
+// others by T, drawn beside.
 std::string conversion_page(Compute&, const Converted&, const Dataset& test,
-                            const std::string& about, const std::string& command,
-                            const Json& environment);
+                            const std::string& about, const std::vector<Curve>& published,
+                            const std::string& command, const Json& environment);
 
 }  // namespace nc

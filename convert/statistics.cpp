@@ -34,13 +34,19 @@ void measure_on(Compute& compute, const Graph& g, const Dataset& test, const Con
     options.T = s.T;
     options.curve_T = o.curve_T;
     options.operations = true;
+    for (int t = 1; t < s.T; t *= 2) options.operations_at.push_back(size_t(t));
+    options.operations_at.push_back(size_t(s.T));
     options.stop = o.stop;
     const Measured m = measure_sparsity(compute, g, test, options);
+    const size_t frames = frames_of(test, o.ann_frames);
     s.if_accuracy = m.accuracy;
     s.accuracy_at_t = m.accuracy_at_t;
     s.sparsity = m.sparsity();
     s.test_samples = m.samples;
-    s.energy = energy(*m.operations, digital_45nm(), frames_of(test, o.ann_frames));
+    s.energy = energy(*m.operations, digital_45nm(), frames);
+    for (const Operations& at : m.operations_at)
+        s.costs.push_back({int(at.steps), m.accuracy_at_t.at(at.steps - 1),
+                           energy(at, digital_45nm(), frames).picojoules});
     for (LayerStatistics& layer : s.layers)
         for (const auto& found : m.layers)
             if (found.name == layer.name) {
@@ -95,6 +101,9 @@ Json to_json(const Statistics& s) {
     out["spikes"] = possible > 0 ? Json(spikes) : Json(nullptr);
     out["possible_spikes"] = possible > 0 ? Json(possible) : Json(nullptr);
     out["energy"] = s.energy ? to_json(*s.energy) : Json(nullptr);
+    for (const Statistics::Cost& cost : s.costs)
+        out["costs"].push_back(
+            {{"T", cost.T}, {"accuracy", cost.accuracy}, {"picojoules", cost.picojoules}});
     out["conversion_time"] = s.conversion_time;
     out["seed"] = s.seed;
     if (s.fold_compared > 0)

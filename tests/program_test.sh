@@ -81,10 +81,22 @@ succeeds 'train: recordings, simulated' "$train" --model cnn-nmnist-3x3 --datase
     --samples 64 --epochs 1 --out events.safetensors
 
 succeeds 'convert: to spikes' "$convert" ann.safetensors "${small[@]}" --T 4 --qcfs-epochs 2 --if-epochs 1 \
-    --out snn.safetensors --report report.html --json stats.json --dump stages
+    --out snn.safetensors --report report.html --json stats.json --dump stages --curve-T 20 \
+    --published 'a paper: 2=73.2, 4=83.75' --published 'another: 4=90'
 holds 'convert: statistics' stats.json \
-    'j["T"] == 4 and 50 < j["if_accuracy"] <= 100 and 0 <= j["sparsity"] <= 100 and len(j["accuracy_at_t"]) >= 4'
+    'j["T"] == 4 and 50 < j["if_accuracy"] <= 100 and 0 <= j["sparsity"] <= 100 and len(j["accuracy_at_t"]) == 20'
+holds 'convert: accuracy and energy at T = 1, 2, 4' stats.json \
+    '[(c["T"], c["accuracy"]) for c in j["costs"]] == [(t, j["accuracy_at_t"][t - 1]) for t in (1, 2, 4)]'
+holds 'convert: more steps cost more energy' stats.json \
+    'j["costs"][0]["picojoules"] < j["costs"][1]["picojoules"] < j["energy"]["snn_picojoules_per_sample"]'
 check 'convert: the report has pictures' grep -q '<svg' report.html
+check 'convert: the report shows what others published' grep -q 'a paper: T 2, accuracy % 73.2' report.html
+for wrong in 'no colon' 'a: 2' 'a: 0=50' 'a: 2=101' 'a: 2=50 3=60' ':2=50' 'a:'; do
+    refuses "convert: --published '$wrong'" 2 "not NAME: T=PERCENT" "$convert" ann.safetensors "${small[@]}" \
+        --published "$wrong" --report refused.html --out refused.safetensors
+done
+refuses 'convert: --published without a report' 2 'no --report' "$convert" ann.safetensors "${small[@]}" \
+    --published 'a: 2=50' --out refused.safetensors
 check 'convert: the report loads nothing' \
     bash -c '! grep -niE "(src|href)=[^ >]*https?:|<script[^>]*src|<link|@import" report.html'
 check 'convert: --dump writes the stages' bash -c '[ "$(ls stages | wc -l)" -ge 3 ]'
@@ -193,6 +205,8 @@ while [ $kills -lt 30 ]; do
     wait $child 2>/dev/null
     status=$?
     [ $status != 0 ] || break
+    # Killed after its work: the model is there, the checkpoint has gone.
+    if [ -e killed.safetensors ] && ! [ -e killed.last.safetensors ]; then break; fi
     [ $status = 137 ] || broken+="exit status $status: $(cat err)"$'\n'
     kills=$((kills + 1))
     if [ -e killed.last.safetensors ]; then
