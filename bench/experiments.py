@@ -1,7 +1,7 @@
 """The experiments of bench/reproduce.sh: what is run, which figures come out, what they are held against.
 
-Commands are those a user would type. {seed} is the run's seed, {name} the model an earlier stage left, {out} the
-folder of the run. "Peer" is a published figure and says where; a goal is ours.
+Commands are those a user would type. {seed} is the run's seed, {name} the model an earlier stage left, {folder} where
+its files are. "Peer" is a published figure and says where; a goal is ours.
 """
 from dataclasses import dataclass, field
 from typing import Callable, Optional
@@ -42,6 +42,7 @@ class Experiment:
     quick: bool = False  # also in --quick, there with the first seed only
     device: str = "cpu"
     minutes: int = 10  # of two cores, a seed
+    kept: bool = False  # hours of work: its files lie below bench/results, for anyone to check and go on with
 
 
 def at(stage, t):
@@ -72,6 +73,77 @@ def cnn(name, dataset, goal, peer, folders):
          Row("SNN, T = 4", at("snn", 4)),
          Row("time of a seed", lambda runs: sum(r["wall_seconds"] for r in runs.values()) / 60, unit="minutes")],
         data=folders, minutes=20)
+
+
+def ablation():
+    """What each part of a conversion buys at 4 steps: LeNet on Fashion-MNIST, one trained network a seed."""
+    data = "--dataset fashion-mnist --seed {seed}"
+    variants = [
+        ("none", "thresholds of 1, no training", "--strategy none"),
+        ("max", "thresholds from the largest activation", "--strategy max"),
+        ("percentile", "thresholds from the 99.9 percentile", "--strategy percentile"),
+        ("bias", "- and biases corrected by channel", "--strategy percentile --bias-calibration channel"),
+        ("bias_step", "- and biases corrected by channel and step", "--strategy percentile --bias-calibration step"),
+        ("membrane", "- and v(0) corrected", "--strategy percentile --membrane-calibration"),
+        ("direct", "QCFS training, L = 4", "--strategy qcfs_direct"),
+        ("direct8", "- L = 8", "--strategy qcfs_direct --levels 8"),
+        ("layer", "- one threshold a layer", "--strategy qcfs_direct --lambda layer"),
+        ("direct_bias", "- and biases corrected by channel and step",
+         "--strategy qcfs_direct --bias-calibration step"),
+        ("signed", "- neurons that also send -1", "--strategy qcfs_direct --neuron signed"),
+        ("exact", "- the QCFS network in spiking form (an upper bound)",
+         "--strategy qcfs_direct --neuron exact"),
+        ("tuned", "and tuned through 4 steps", "--strategy qcfs_if_ft"),
+        ("before", "- BatchNorm folded before tuning", "--strategy qcfs_if_ft --fold before"),
+        ("thresholds", "- thresholds tuned too", "--strategy qcfs_if_ft --train-thresholds"),
+        ("distilled", "- half of the loss from the ANN's answers", "--strategy qcfs_if_ft --distill 0.5"),
+        ("untrained", "tuned without QCFS training", "--strategy qcfs_if_ft --qcfs-epochs 0"),
+    ]
+    return Experiment(
+        "ablation", "what each part of a conversion buys at T = 4: LeNet on Fashion-MNIST",
+        [Stage("ann", f"nc_train --model lenet --epochs 5 {data}"),
+         *(Stage(name, f"nc_convert {{ann}} --T 4 {words} {data}") for name, _, words in variants)],
+        [Row("ANN", test_accuracy("ann")), *(Row(label, if_accuracy(name)) for name, label, _ in variants)],
+        minutes=12)
+
+
+def resnet20():
+    """Hours of two cores: stages of at most 90 minutes with --minutes 90."""
+    data = f"{CIFAR} --crop 4 --flip --batch 128"
+    qcfs = "--recipe cifar --qcfs-epochs 30"
+    return Experiment(
+        "resnet20", "resnet20 on CIFAR-10: trained, converted, tuned at T = 4 and T = 8",
+        [Stage("ann", f"nc_train --model resnet20 --epochs 120 --optimizer sgd --lr 0.1 --weight-decay 5e-4 {data}"),
+         Stage("snn32", f"nc_convert {{ann}} --T 32 --levels 8 --strategy qcfs_direct {qcfs} --dump {{folder}}/snn32.dump "
+                        f"{data}"),
+         Stage("snn8", "nc_convert {folder}/snn32.dump/3-qcfs.safetensors --T 8 --strategy qcfs_if_ft --qcfs-epochs 0 "
+                       f"--if-epochs 5 {data}"),
+         Stage("snn4", f"nc_convert {{ann}} --T 4 --levels 4 --strategy qcfs_if_ft {qcfs} --if-epochs 8 {data}")],
+        [Row("ANN", test_accuracy("ann"), 91.5, peer=f"91.77 ({QCFS})"),
+         Row("SNN tuned at T = 4", if_accuracy("snn4"), 87, peer=f"83.75 ({QCFS}); 86.43, corrected"),
+         Row("SNN tuned at T = 8", if_accuracy("snn8"), 90, peer=f"89.55 ({QCFS}); 91.38, corrected"),
+         Row("SNN, T = 32", if_accuracy("snn32"), peer=f"92.24 ({QCFS}); 93.09, corrected"),
+         Row("SNN, T = 32, below its ANN", lambda r: r["ann"]["test_accuracy"] - r["snn32"]["if_accuracy"], 0.3,
+             less=True),
+         Row("one network, T = 2", at("snn32", 2), peer=f"73.20 ({QCFS})"),
+         Row("one network, T = 4", at("snn32", 4), peer=f"83.75 ({QCFS})"),
+         Row("one network, T = 8", at("snn32", 8), peer=f"89.55 ({QCFS})"),
+         Row("one network, T = 16", at("snn32", 16), peer=f"91.62 ({QCFS})")],
+        seeds=(0,), data=("cifar10",), minutes=260, kept=True)
+
+
+def on_a_card(name, goals):
+    """TARGETS' recipe for a network of full size; one seed a lease, checkpointed."""
+    data = CIFAR + " --recipe cifar --device cuda --precision bf16"
+    tuned = [Stage(f"snn{t}", f"nc_convert {{ann}} --T {t} --strategy qcfs_if_ft --recipe cifar --qcfs-epochs 100 "
+                              f"--if-epochs 20 {CIFAR} --crop 4 --flip --auto-augment --cutout 16 --batch 128 "
+                              "--device cuda --precision bf16") for t in goals if t != "ann"]
+    return Experiment(
+        f"{name}", f"{name} on CIFAR-10, tuned at each T",
+        [Stage("ann", f"nc_train --model {name} --epochs 300 {data}"), *tuned],
+        [Row("ANN", test_accuracy("ann"), goals["ann"]),
+         *(Row(f"SNN, T = {t}", if_accuracy(f"snn{t}"), goal) for t, goal in goals.items() if t != "ann")],
+        seeds=(0,), data=("cifar10",), device="cuda", minutes=60, kept=True)
 
 
 EXPERIMENTS = [
@@ -106,4 +178,8 @@ EXPERIMENTS = [
          Row("SNN, T = 10", if_accuracy("snn"), 97, peer=f"99.61 on all of N-MNIST ({PLIF})"),
          Row("LIF, trained directly", test_accuracy("lif"), 95)],
         seeds=(0,), data=("nmnist",), label="subset: 1000 training and 100 test recordings", quick=True, minutes=4),
+    ablation(),
+    resnet20(),
+    on_a_card("resnet18", {"ann": 96.0, 4: 95.5, 8: 95.9, 32: 96.08}),
+    on_a_card("vgg16", {"ann": None, 4: None, 8: None}),
 ]

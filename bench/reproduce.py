@@ -14,8 +14,9 @@ import subprocess
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-RUNS = ROOT / "run" / "reproduce"
+# From the project's root, where reproduce.sh starts this.
+RESULTS = pathlib.Path("bench/results")
+RUNS = pathlib.Path("run/reproduce")
 
 
 class Cut(Exception):
@@ -28,7 +29,7 @@ def say(text):
 
 def commit():
     def git(*words):
-        return subprocess.run(["git", "-C", ROOT, *words], capture_output=True, text=True).stdout.strip()
+        return subprocess.run(["git", *words], capture_output=True, text=True).stdout.strip()
     # Results that an earlier experiment wrote do not change what is measured.
     changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!bench/results")
     return (git("rev-parse", "--short", "HEAD") or "unknown") + ("+changes" if changed else "")
@@ -45,12 +46,12 @@ def with_data(folders):
     environment = dict(os.environ)
     if not folders:
         return environment
-    root = pathlib.Path(environment.setdefault("NC_DATA", str(ROOT / "run" / "data")))
+    root = pathlib.Path(environment.setdefault("NC_DATA", str(pathlib.Path("run/data").absolute())))
     for folder in folders:
         if not (root / folder).is_dir():
             say(f"fetching {folder} into {root}")
             root.mkdir(parents=True, exist_ok=True)
-            if subprocess.run(["bash", ROOT / "datasets" / "fetch.sh", folder], env=environment).returncode != 0:
+            if subprocess.run(["bash", "datasets/fetch.sh", folder], env=environment).returncode != 0:
                 return None
     return environment
 
@@ -60,12 +61,12 @@ def words_of(stage, seed, folder):
     def file(suffix):
         return str(folder / f"{stage.name}{suffix}")
     models = {p.name.removesuffix(".safetensors"): str(p) for p in folder.glob("*.safetensors")}
-    program, *words = shlex.split(stage.command.format(seed=seed, **models))
+    program, *words = shlex.split(stage.command.format(seed=seed, folder=folder, **models))
     if program == "nc_train":
         last = file(".last.safetensors")
         words = ["--resume", last] if os.path.exists(last) else words
         words += ["--out", file(".safetensors"), "--log", file(".jsonl")]
-    elif program == "nc_convert" and words[0] in (*models.values(), "finetune"):
+    elif program == "nc_convert" and (words[0].endswith(".safetensors") or words[0] == "finetune"):
         words += ["--out", file(".safetensors"), "--log", file(".jsonl"), "--checkpoint", file(".state"), "--resume"]
     return [os.path.join(os.environ["NC_BUILD"], program), *words, "--json", file(".part"), "--force"]
 
@@ -104,8 +105,10 @@ def run_stage(stage, seed, folder, environment, deadline):
     result = json.loads((folder / f"{stage.name}.part").read_text())
     if isinstance(result, dict):
         result.update(stage_command=stage.command, wall_seconds=seconds)
-    (folder / f"{stage.name}.part").unlink()
     done.write_text(json.dumps(result))
+    for left in (folder / f"{stage.name}.part", clock, start):
+        left.unlink()
+    shutil.rmtree(folder / f"{stage.name}.state", ignore_errors=True)
     return result
 
 
@@ -153,18 +156,19 @@ def run(experiment, seeds, options, deadline):
         return False
     per_seed = []
     for seed in seeds:
-        folder = RUNS / experiment.name / f"seed{seed}"
+        folder = (RESULTS if experiment.kept else RUNS) / experiment.name / f"seed{seed}"
         if options.fresh:
             shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         per_seed.append({stage.name: run_stage(stage, seed, folder, environment, deadline)
                          for stage in experiment.stages})
     rows = [judged(row, [float(row.value(runs)) for runs in per_seed]) for row in experiment.rows]
-    label = experiment.label
-    if len(seeds) == 1:
-        label = ", ".join(filter(None, [label, "one seed"]))
-    elif len(seeds) < 3:
-        label = ", ".join(filter(None, [label, f"{len(seeds)} seeds"]))
+    labels = [experiment.label] if experiment.label else []
+    if "subset" not in experiment.label and any(r.get("subset") for runs in per_seed for r in runs.values()):
+        labels.append("subset")
+    if len(seeds) < 3:
+        labels.append("one seed" if len(seeds) == 1 else f"{len(seeds)} seeds")
+    label = ", ".join(labels)
     result = {"experiment": experiment.name, "about": experiment.about, "label": label or None,
               "command": "bash bench/reproduce.sh " + shlex.join(sys.argv[1:]), "commit": commit(), "seeds": list(seeds),
               "machine": machine(), "date": datetime.date.today().isoformat(),
@@ -194,7 +198,7 @@ def parse():
     parser.add_argument("--seeds")
     parser.add_argument("--minutes", type=float)
     parser.add_argument("--out")
-    parser.add_argument("--table", default=ROOT / "bench" / "experiments.py")
+    parser.add_argument("--table", default="bench/experiments.py")
     options = parser.parse_args()
     known = {e.name: e for e in experiments_of(options.table)}
     for name in options.names:
@@ -208,7 +212,7 @@ def parse():
         options.seeds = options.seeds and [int(seed) for seed in options.seeds.split(",")]
     except ValueError:
         parser.error(f"--seeds takes whole numbers separated by commas: {options.seeds}")
-    options.out = options.out or (RUNS / "quick" if options.quick else ROOT / "bench" / "results")
+    options.out = options.out or (RUNS / "quick" if options.quick else RESULTS)
     options.chosen = [e for e in known.values()
                       if options.all or options.list or (options.quick and e.quick) or e.name in options.names]
     return options

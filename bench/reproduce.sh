@@ -12,7 +12,7 @@ Runs experiments (--list names them): trains, converts and measures on the whole
 published ones and the goal, says PASS or SHORT, and writes bench/results/NAME.json (--out: into DIR).
 --quick takes those of a few minutes, with one seed; its results go to run/reproduce/quick and are no claim.
 What was cut, by Ctrl-C, --minutes or a lost machine, goes on where it was when the same command is given again; the
-models lie in run/reproduce/NAME. --fresh begins again. --seeds 0,1 takes these and labels the result so. --table FILE is a table of your own (default:
+models lie in run/reproduce/NAME, those of hours of work in bench/results/NAME. --fresh begins again. --seeds 0,1 takes these and labels the result so. --table FILE is a table of your own (default:
 bench/experiments.py).
 Exit status: 0 every required figure is reached, 1 one is not, 2 bad usage or no data, 130 cut.
 NC_BUILD names a build that is there already; NC_DATA the data sets, which are fetched when they are missing.

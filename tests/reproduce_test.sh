@@ -43,7 +43,7 @@ reproduce --quick
 check 'a goal missed: exit status 1' [ $status = 1 ]
 check 'a goal missed: SHORT, and whether it is required' \
     [ "$(grep -c 'SHORT$' out) $(grep -c 'SHORT (not required)$' out)" = '1 1' ]
-holds 'one seed is labelled' results/high.json 'j["label"] == "one seed"'
+holds 'subset and seed are labelled' results/high.json 'j["label"] == "subset, one seed"'
 reproduce --quick --fresh
 check '--fresh does it again' [ "$(grep -c '^\$' err)" = 3 ]
 
@@ -52,7 +52,7 @@ check 'out of time: exit status 130' [ $status = 130 ]
 check 'out of time: says how to go on' grep -q 'the same command goes on' err
 reproduce long --seeds 3
 check 'goes on from the checkpoint' grep -q '^\$ nc_train --resume' err
-holds 'the label says what it is of' results/long.json 'j["label"] == "simulated, one seed" and len(j["rows"]) == 3'
+holds 'the label says what it is of' results/long.json 'j["label"] == "simulated, subset, one seed" and len(j["rows"]) == 3'
 sed -i 's/epochs=300/epochs=2/' table.py
 reproduce long
 check 'another command is run anew' grep -q 'its command has changed' err
