@@ -103,8 +103,7 @@ def run_stage(stage, seed, folder, environment, deadline):
     if status != 0:
         raise RuntimeError(f"{stage.name}: exit status {status}")
     result = json.loads((folder / f"{stage.name}.part").read_text())
-    if isinstance(result, dict):
-        result.update(stage_command=stage.command, wall_seconds=seconds)
+    result.update(stage_command=stage.command, wall_seconds=seconds)
     done.write_text(json.dumps(result))
     for left in (folder / f"{stage.name}.part", clock, start):
         left.unlink()
