@@ -3,7 +3,8 @@
 Commands are those a user would type. {seed} is the run's seed, {name} the model an earlier stage left, {folder} where
 its files are. "Peer" is a published figure and says where; a goal is ours.
 """
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass
 from typing import Callable, Optional
 
 QCFS = "Bu et al., ICLR 2022"
@@ -73,6 +74,39 @@ def cnn(name, dataset, goal, peer, folders):
          Row("SNN, T = 4", at("snn", 4)),
          Row("time of a seed", lambda runs: sum(r["wall_seconds"] for r in runs.values()) / 60, unit="minutes")],
         data=folders, minutes=20)
+
+
+def kernel_figure(pattern, key="floor_percent"):
+    """The mean over the kernels whose names match."""
+    def value(runs):
+        found = [b[key] for b in runs["kernels"]["benchmarks"] if re.search(pattern, b["name"])]
+        return sum(found) / len(found)
+    return value
+
+
+def kernels():
+    rows = []
+    for table, sgemm in (("avx2", 92), ("avx512", None)):
+        rows += [
+            Row(f"sgemm, n = 2048, {table}", kernel_figure(f"^gemm/2048.*/{table}/"), sgemm, peer="OpenBLAS 92",
+                unit="% of FMA peak"),
+            Row(f"convolution forward, {table}", kernel_figure(f"^conv.forward/resnet18.*/{table}/"), peer="ONNX Runtime 93",
+                unit="% of FMA peak"),
+            Row(f"convolution backward, {table}", kernel_figure(f"^conv.backward.*/resnet18.*/{table}/"),
+                unit="% of FMA peak"),
+            Row(f"linear on spikes at 0.1, event over dense, {table}",
+                lambda r, table=table: kernel_figure(f"linear_dense/rate-0.1/{table}/", "minimum_ms")(r)
+                / kernel_figure(f"linear_event/rate-0.1/{table}/", "minimum_ms")(r), unit="times")]
+    rows += [Row(f"IF forward and backward, T = 4, 33.6 M elements, {table}",
+                 lambda r, table=table: r[f"bptt_{table}"]["benchmarks"][0]["floor_percent"], 77,
+                 unit="% of memory bandwidth") for table in ("avx2", "avx512")]
+    return Experiment(
+        "kernels", "kernels against the limits of the same cores, all threads",
+        [Stage("kernels", "nc_bench kernels --table avx2,avx512 "
+                          "--filter 'gemm/2048|resnet18|spike.linear_.*rate-0.1'"),
+         Stage("bptt_avx2", "NC_ISA=avx2 nc_bench bptt --T 4 --elements 33554432"),
+         Stage("bptt_avx512", "NC_ISA=avx512 nc_bench bptt --T 4 --elements 33554432")],
+        rows, seeds=(0,), minutes=4)
 
 
 def ablation():
@@ -178,6 +212,7 @@ EXPERIMENTS = [
          Row("SNN, T = 10", if_accuracy("snn"), 97, peer=f"99.61 on all of N-MNIST ({PLIF})"),
          Row("LIF, trained directly", test_accuracy("lif"), 95)],
         seeds=(0,), data=("nmnist",), label="subset: 1000 training and 100 test recordings", quick=True, minutes=4),
+    kernels(),
     ablation(),
     resnet20(),
     on_a_card("resnet18", {"ann": 96.0, 4: 95.5, 8: 95.9, 32: 96.08}),

@@ -285,8 +285,9 @@ std::vector<NamedCase> other_cases() {
                    .fill =
                        [](Data& d) {
                            d.x = random_floats(rows * cols, 1, -4, 4);
-                           d.dy.assign(rows * cols, 0.1f / cols);
-                           for (size_t i = 0; i < rows; ++i) d.dy[i * cols + i * 7 % cols] += 0.9f;
+                           d.dy.resize(rows * cols);
+                           for (size_t i = 0; i < rows * cols; ++i)
+                               d.dy[i] = i % cols == i / cols * 7 % cols ? 0.91f : 0.01f;
                            d.out.resize(rows);
                            d.out2.resize(rows * cols);
                        },

@@ -2,6 +2,7 @@
 import argparse
 import datetime
 import importlib.util
+import itertools
 import json
 import math
 import os
@@ -57,18 +58,20 @@ def with_data(folders):
 
 
 def words_of(stage, seed, folder):
-    """The stage's command with its files; it goes on where an earlier one was cut."""
+    """The stage's command with its files, and the variables before it; it goes on where an earlier one was cut."""
     def file(suffix):
         return str(folder / f"{stage.name}{suffix}")
     models = {p.name.removesuffix(".safetensors"): str(p) for p in folder.glob("*.safetensors")}
-    program, *words = shlex.split(stage.command.format(seed=seed, folder=folder, **models))
+    words = shlex.split(stage.command.format(seed=seed, folder=folder, **models))
+    variables = dict(word.split("=", 1) for word in itertools.takewhile(lambda word: "=" in word, words))
+    program, *words = words[len(variables):]
     if program == "nc_train":
         last = file(".last.safetensors")
         words = ["--resume", last] if os.path.exists(last) else words
         words += ["--out", file(".safetensors"), "--log", file(".jsonl")]
     elif program == "nc_convert" and (words[0].endswith(".safetensors") or words[0] == "finetune"):
         words += ["--out", file(".safetensors"), "--log", file(".jsonl"), "--checkpoint", file(".state"), "--resume"]
-    return [os.path.join(os.environ["NC_BUILD"], program), *words, "--json", file(".part"), "--force"]
+    return variables, [os.path.join(os.environ["NC_BUILD"], program), *words, "--json", file(".part"), "--force"]
 
 
 def run_stage(stage, seed, folder, environment, deadline):
@@ -84,11 +87,11 @@ def run_stage(stage, seed, folder, environment, deadline):
         for left in folder.glob(f"{stage.name}.*"):
             shutil.rmtree(left) if left.is_dir() else left.unlink()
         start.write_text(stage.command)
-    words = words_of(stage, seed, folder)
-    say("$ " + shlex.join([os.path.basename(words[0]), *words[1:]]))
+    variables, words = words_of(stage, seed, folder)
+    say("$ " + shlex.join([*map("=".join, variables.items()), os.path.basename(words[0]), *words[1:]]))
     clock = folder / f"{stage.name}.seconds"
     earlier, begin = float(clock.read_text()) if clock.exists() else 0.0, time.monotonic()
-    child = subprocess.Popen(words, stdout=subprocess.DEVNULL, env=environment)
+    child = subprocess.Popen(words, stdout=subprocess.DEVNULL, env=environment | variables)
     try:
         status = child.wait(None if deadline is None else max(1.0, deadline - time.monotonic()))
     except (subprocess.TimeoutExpired, KeyboardInterrupt) as why:
