@@ -17,6 +17,7 @@ namespace {
 constexpr size_t width = CartPole::observations, actions = CartPole::actions;
 constexpr size_t row_width = 2 * width + 3;
 constexpr size_t recent_episodes = 20;
+constexpr int checkpoint_rounds = 10;
 constexpr double nan = std::numeric_limits<double>::quiet_NaN();
 
 double seconds_now() {
@@ -99,7 +100,7 @@ class Learner {
             const DqnProgress p = round();
             if (progress) progress(p);
             const bool stopped = stop && stop() && !done();
-            if (stopped || p.round % 10 == 0) save();
+            if (stopped || done() || p.round % checkpoint_rounds == 0) save();
             if (stopped) throw Interrupted();
         }
         return {with_tensors(graph_, copies(on_host(state_.best))),
@@ -291,7 +292,7 @@ class Learner {
 }  // namespace
 
 DqnOptions::DqnOptions() {
-    train.epochs = 400;
+    train.epochs = 600;
     train.T = 4;
     train.optim.lr = 2e-3;
     train.optim.weight_decay = 0;
