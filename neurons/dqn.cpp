@@ -69,17 +69,32 @@ class Learner {
             environments_.emplace_back(options.train.seed, started_++);
     }
 
+    // What a checkpoint holds beside the TrainState.
     void restore(const Model& model) {
+        const auto fail = [](const std::string& what) {
+            throw Error("[resume] " + what, ErrorKind::model);
+        };
+        if (!model.state_info.contains("dqn")) fail("the checkpoint is of no training of a policy");
+        const Json& info = model.state_info["dqn"];
+        const Json wanted = to_json(options_);
+        for (const auto& [key, value] : wanted.items())
+            if (!info.contains("options") || info["options"].value(key, Json()) != value)
+                fail("the checkpoint was trained with " + key + " = " +
+                     info.value("options", Json::object()).value(key, Json()).dump() + ", not " +
+                     value.dump());
         const auto tensor = [&](const char* name, size_t columns, DType dtype) {
             const auto found = model.state.find(name);
             if (found == model.state.end() || found->second.dtype() != dtype ||
                 found->second.shape() != Shape{found->second.shape()[0], columns})
-                throw Error(std::string("[resume] the checkpoint has no '") + name + "'",
-                            ErrorKind::model);
+                fail(std::string("the checkpoint has no '") + name + "'");
             return found->second;
         };
-        const Json& info = model.state_info.at("dqn");
-        replay_.restore(tensor("replay", row_width, DType::f32), info.at("added"));
+        const auto number = [&](const char* name) {
+            if (!info.contains(name) || !info[name].is_number_unsigned())
+                fail(std::string("the checkpoint has no count '") + name + "'");
+            return info[name].get<uint64_t>();
+        };
+        replay_.restore(tensor("replay", row_width, DType::f32), number("added"));
         const Tensor at = tensor("environments", width + 1, DType::f64);
         environments_.clear();
         for (size_t i = 0; i < at.shape()[0]; ++i) {
@@ -87,8 +102,8 @@ class Learner {
             environments_.emplace_back(CartPole::State{row[0], row[1], row[2], row[3]},
                                        int(row[4]));
         }
-        started_ = info.at("started");
-        ended_ = info.at("ended");
+        started_ = number("started");
+        ended_ = number("ended");
         recent_ = info.at("recent").get<std::deque<double>>();
     }
 
@@ -108,7 +123,7 @@ class Learner {
                 state_.best_epoch,
                 state_.epoch,
                 int64_t(replay_.added()),
-                ended_,
+                int64_t(ended_),
                 state_.seconds + seconds_now() - begin_};
     }
 
@@ -131,7 +146,7 @@ class Learner {
         return {state_.epoch,
                 options_.train.epochs,
                 int64_t(replay_.added()),
-                ended_,
+                int64_t(ended_),
                 recent_.empty() ? nan : sum / double(recent_.size()),
                 loss,
                 value,
@@ -283,7 +298,7 @@ class Learner {
     Replay replay_;
     std::vector<CartPole> environments_;
     uint64_t started_ = 0;
-    int64_t ended_ = 0;          // episodes
+    uint64_t ended_ = 0;         // episodes
     std::deque<double> recent_;  // the last ones' returns
     double begin_ = 0;
     int first_ = 0;  // round of this run
@@ -314,12 +329,7 @@ DqnTrained train_dqn(Compute& compute, const Graph& given, const ModelInfo& info
                                          : begin_training(graph, options.train);
     move_to(compute, state);
     Learner learner(compute, graph, info, options, std::move(state));
-    if (resume != nullptr) {
-        if (!resume->state_info.contains("dqn") ||
-            resume->state_info["dqn"]["options"] != to_json(options))
-            throw Error("[resume] the checkpoint is of another training", ErrorKind::model);
-        learner.restore(*resume);
-    }
+    if (resume != nullptr) learner.restore(*resume);
     return learner.run(progress, stop);
 }
 

@@ -4,7 +4,7 @@ import os
 import pathlib
 import re
 
-from checks import check, finish, need, program, skip, work
+from checks import check, finish, have, need, program, skip, work
 
 # NumPy's own vector code for cos and sin may round the last bit otherwise than the C library, which is meant here.
 os.environ["NPY_DISABLE_CPU_FEATURES"] = "AVX512F AVX512_SKX AVX2 FMA3"
@@ -51,5 +51,25 @@ else:
     done = program("nc_test", "-tc=golden: cartpole*", NC_GOLDEN=str(work))
     said = re.search(r"(\d+) steps of (\d+) episodes", done.stdout)
     check("every state, reward and end is ours", said and said.groups() == (str(len(rows)), "60"), done.stdout)
+
+# A policy trained here, played there: its weights as others read them.
+if not have("safetensors"):
+    skip("a policy of ours in Gymnasium", "no package safetensors")
+else:
+    from safetensors.numpy import load_file
+
+    program("nc_train", "--task", "cartpole", "--quiet", "--out", work / "policy.safetensors", "--threads", 1)
+    tensors = load_file(work / "policy.safetensors")
+    layers = sorted({name.rsplit(".", 1)[0] for name in tensors})
+
+    def act(state):
+        x = state.astype(np.float32)
+        for i, layer in enumerate(layers):
+            x = tensors[layer + ".weight"] @ x + tensors[layer + ".bias"]
+            x = np.maximum(x, 0) if i + 1 < len(layers) else x
+        return int(np.argmax(x))
+
+    returns = [len(record(environment, act, seed)) for seed in range(1000, 1100)]
+    check("a policy of ours in Gymnasium", np.mean(returns) >= 475, returns)
 check("the package's version is known", bool(gymnasium.__version__))
 finish()
