@@ -230,6 +230,7 @@ int convert_command(int argc, char** argv) {
         Json json = to_json(s);
         json["dataset"] = data.name;
         json["subset"] = data.subset;
+        json["measure"] = data.measure;
         json["model"] = o.model;
         json["out"] = o.out;
         json["command"] = typed_command;
@@ -238,13 +239,10 @@ int convert_command(int argc, char** argv) {
                                                std::filesystem::path(o.model).filename().string(),
                                                data.name, data.label, s.strategy, s.seed),
                                    s, data.measure);
-        if (data.policy()) {
-            json["accuracy_is"] = "agreement with the analog policy's actions";
+        if (data.policy())
             text += returns_table(compute,
-                                  {{"ANN", model.graph, 0},
-                                   {"SNN", converted.model.graph, s.T}},
+                                  {{"ANN", model.graph, 0}, {"SNN", converted.model.graph, s.T}},
                                   json["returns"]);
-        }
         if (s.fold_different > 0)
             text += fmt::format("folding amplitudes into weights changed {} of {} spikes\n",
                                 count(s.fold_different), count(s.fold_compared));

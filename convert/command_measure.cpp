@@ -64,6 +64,7 @@ Run measure(const Measurement& o, Compute& compute, Wanted wanted) {
     r.json["dataset"] = r.data.name;
     r.json["samples"] = r.measured.samples;
     r.json["subset"] = r.data.subset;
+    r.json["measure"] = r.data.measure;
     r.json["T"] = r.measured.T;
     return r;
 }
@@ -99,8 +100,7 @@ bool check_target(const std::string& target, const Measurement& o) {
 }
 
 // A table of accuracies, step by step.
-std::string accuracy_table(const std::vector<double>& accuracy_at_t,
-                           const std::string& measure = "accuracy") {
+std::string accuracy_table(const std::vector<double>& accuracy_at_t, const std::string& measure) {
     std::vector<std::vector<std::string>> rows = {{"T", measure + " %"}};
     for (size_t t = 1; t <= accuracy_at_t.size(); ++t)
         rows.push_back({std::to_string(t), percent(accuracy_at_t[t - 1])});
@@ -117,19 +117,14 @@ int eval_integers(const Measurement& o, Compute& compute, const Model& model,
         compute, model.graph, *data.test, T,
         target == "fpga" ? IntegerTarget::fpga : IntegerTarget::loihi, interrupted_by_user);
     const double sparsity = 100 * (1 - double(e.spikes) / double(e.neuron_steps));
-    Json json = {{"model", o.model},
-                 {"dataset", data.name},
-                 {"samples", e.samples},
-                 {"subset", data.subset},
-                 {"T", T},
-                 {"target", target},
-                 {"kind", "simulator"},
-                 {"accuracy", e.accuracy()},
-                 {"accuracy_at_t", e.accuracy_at_t},
-                 {"sparsity", sparsity},
-                 {"seconds", e.seconds}};
+    Json json = {{"model", o.model},         {"dataset", data.name},
+                 {"samples", e.samples},     {"subset", data.subset},
+                 {"measure", data.measure},  {"T", T},
+                 {"target", target},         {"kind", "simulator"},
+                 {"accuracy", e.accuracy()}, {"accuracy_at_t", e.accuracy_at_t},
+                 {"sparsity", sparsity},     {"seconds", e.seconds}};
     std::string text = title(o, data) + "; on " + target + ", simulated\n" +
-                       accuracy_table(e.accuracy_at_t) +
+                       accuracy_table(e.accuracy_at_t, data.measure) +
                        fmt::format("sparsity {} %, {:.1f} samples/s\n", percent(sparsity),
                                    double(e.samples) / e.seconds);
     if (target == "fpga") {
@@ -169,9 +164,9 @@ int eval_analog(const Measurement& o, Compute& compute, const Model& model) {
         if (interrupted_by_user()) throw Interrupted();
     };
     const Evaluation e = evaluate(compute, model.graph, *data.test, options);
-    Json json = {{"model", o.model},      {"dataset", data.name}, {"samples", e.samples},
-                 {"subset", data.subset}, {"T", nullptr},         {"accuracy", e.accuracy},
-                 {"seconds", e.seconds}};
+    Json json = {{"model", o.model},       {"dataset", data.name},    {"samples", e.samples},
+                 {"subset", data.subset},  {"measure", data.measure}, {"T", nullptr},
+                 {"accuracy", e.accuracy}, {"seconds", e.seconds}};
     add_environment(json, compute);
     std::string text =
         fmt::format("{}\n{} {} %\n", title(o, data), data.measure, percent(e.accuracy));

@@ -151,9 +151,8 @@ LoadedData visited_states(const Common& common, const DataOptions& options, cons
     out.train = at_most(*out.sets.train, common.samples);
     out.test = at_most(*out.sets.test, common.samples);
     out.subset = out.test->size() < out.sets.test->size();
-    out.label = fmt::format("{} states it visits{}; accuracy is agreement with its own actions{}",
-                            count(out.test->size()), out.subset ? " (a subset)" : "",
-                            is_spiking(g) ? fmt::format(" at T = {}", info.T) : "");
+    out.label = fmt::format("{} states it visits{}; accuracy: agreement with its own actions",
+                            count(out.test->size()), out.subset ? " (a subset)" : "");
     return out;
 }
 

@@ -119,8 +119,7 @@ class Watcher {
 std::string energy_text(const Energy&);
 
 // Accuracies, sparsity and energy as a table for people.
-std::string summary(const std::string& title, const Statistics&,
-                    const std::string& measure = "accuracy");
+std::string summary(const std::string& title, const Statistics&, const std::string& measure);
 
 // What policies for CartPole return over the test episodes, as text; T 0: an ANN.
 struct Player {
