@@ -17,7 +17,7 @@ namespace {
 struct Asked {
     std::array<float, 4> state;  // x, x_dot, theta, theta_dot
     std::array<std::array<float, 2>, 2> values;
-    int action(size_t network) const { return values[network][1] > values[network][0]; }
+    int action(size_t network) const { return best_action(values[network].data()); }
     double margin(size_t network) const {
         return std::abs(double(values[network][1]) - double(values[network][0]));
     }

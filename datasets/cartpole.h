@@ -35,6 +35,7 @@ class CartPole {
 
     const State& state() const { return state_; }
     int steps() const { return steps_; }  // done so far
+    bool over() const { return over_; }
     void observe(float* out) const;       // the state as 4 floats: what a policy sees
 
  private:

@@ -7,7 +7,6 @@
 #include <deque>
 #include <limits>
 
-#include "datasets/cartpole.h"
 #include "datasets/streams.h"
 #include "neurons/train_state.h"
 
@@ -96,15 +95,18 @@ class Learner {
         };
         replay_.restore(tensor("replay", row_width, DType::f32), number("added"));
         const Tensor at = tensor("environments", width + 1, DType::f64);
-        environments_.clear();
-        for (size_t i = 0; i < at.shape()[0]; ++i) {
+        if (at.shape()[0] != environments_.size()) fail("the checkpoint lacks environments");
+        for (size_t i = 0; i < environments_.size(); ++i) {
             const double* row = at.data<double>() + i * (width + 1);
-            environments_.emplace_back(CartPole::State{row[0], row[1], row[2], row[3]},
-                                       int(row[4]));
+            if (!(row[4] >= 0 && row[4] < CartPole::max_steps))
+                fail("an environment is at step " + std::to_string(row[4]));
+            environments_[i] =
+                CartPole(CartPole::State{row[0], row[1], row[2], row[3]}, int(row[4]));
         }
         started_ = number("started");
         ended_ = number("ended");
-        recent_ = info.at("recent").get<std::deque<double>>();
+        for (const Json& value : info.value("recent", Json::array()))
+            recent_.push_back(value.is_number() ? value.get<double>() : nan);
     }
 
     DqnTrained run(const std::function<void(const DqnProgress&)>& progress,
@@ -170,23 +172,16 @@ class Learner {
                 environments_[i].observe(states.data<float>() + i * width);
             const Tensor values = action_values(compute_, online_, options_.train.T, states);
             for (size_t i = 0; i < environments_.size(); ++i)
-                act(environments_[i], states.data<float>() + i * width,
-                    values.data<float>() + i * actions, explore);
+                act(environments_[i], values.data<float>() + i * actions, explore);
         }
     }
 
-    void act(CartPole& environment, const float* state, const float* values, double explore) {
+    void act(CartPole& environment, const float* values, double explore) {
         Random random(options_.train.seed, streams::explore + replay_.added());
-        Transition t;
-        t.action = random.uniform() < explore ? int32_t(random.below(actions))
-                                              : int32_t(values[1] > values[0]);
-        std::copy_n(state, width, t.state.begin());
-        const CartPole::Step step = environment.step(t.action);
-        environment.observe(t.next.data());
-        t.reward = float(step.reward);
-        t.terminated = step.terminated;
-        replay_.add(t);
-        if (!step.over()) return;
+        const bool drawn = random.uniform() < explore;
+        replay_.add(
+            transition(environment, drawn ? int(random.below(actions)) : best_action(values)));
+        if (!environment.over()) return;
         recent_.push_back(environment.steps());
         if (recent_.size() > recent_episodes) recent_.pop_front();
         ++ended_;
@@ -333,6 +328,17 @@ DqnTrained train_dqn(Compute& compute, const Graph& given, const ModelInfo& info
     return learner.run(progress, stop);
 }
 
+Transition transition(CartPole& environment, int action) {
+    Transition t;
+    environment.observe(t.state.data());
+    const CartPole::Step step = environment.step(action);
+    environment.observe(t.next.data());
+    t.action = action;
+    t.reward = float(step.reward);
+    t.terminated = step.terminated;
+    return t;
+}
+
 Replay::Replay(size_t capacity) : capacity_(capacity), rows_({capacity, row_width}) {}
 
 void Replay::add(const Transition& t) {
@@ -359,8 +365,13 @@ void Replay::restore(const Tensor& rows, size_t added) {
         throw Error("[replay] " + rows.shape().str() + " are not the last of " +
                         std::to_string(added) + " transitions",
                     ErrorKind::model);
-    if (added > 0) rows_.slice(0, rows.shape()[0]).assign(rows);
     added_ = added;
+    if (added == 0) return;
+    rows_.slice(0, size()).assign(rows);
+    for (size_t i = 0; i < size(); ++i)
+        if (const float action = rows_.data<float>()[i * row_width + 2 * width];
+            action != 0 && action != 1)
+            throw Error("[replay] action " + std::to_string(action), ErrorKind::model);
 }
 
 std::vector<float> dqn_targets(const std::vector<Transition>& batch, const Tensor& next_online,
@@ -368,8 +379,8 @@ std::vector<float> dqn_targets(const std::vector<Transition>& batch, const Tenso
     std::vector<float> out;
     const float *online = next_online.host_data<float>(), *target = next_target.host_data<float>();
     for (const Transition& t : batch) {
-        const size_t best = online[1] > online[0];
-        out.push_back(t.terminated ? t.reward : float(t.reward + gamma * double(target[best])));
+        const double future = t.terminated ? 0 : double(target[best_action(online)]);
+        out.push_back(float(t.reward + gamma * future));
         online += actions, target += actions;
     }
     return out;

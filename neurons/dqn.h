@@ -6,6 +6,7 @@
 #include <array>
 #include <functional>
 
+#include "datasets/cartpole.h"
 #include "neurons/policy.h"
 #include "neurons/train.h"
 
@@ -59,6 +60,9 @@ struct Transition {
     float reward;
     bool terminated;  // not truncated: then the future still has a value
 };
+
+// Does the step.
+Transition transition(CartPole& environment, int action);
 
 // The last `capacity` transitions.
 class Replay {

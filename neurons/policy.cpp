@@ -62,7 +62,7 @@ std::vector<double> play(Compute& compute, const Graph& graph, const PlayOptions
         const float* q = values.data<float>();
         std::vector<Episode> left;
         for (Episode& e : on) {
-            const int best = q[1] > q[0];
+            const int best = best_action(q);
             q += CartPole::actions;
             const bool explore = o.exploration > 0 && e.random.uniform() < e.exploration;
             const auto step = e.environment.step(explore ? int(e.random.below(2)) : best);
@@ -89,7 +89,7 @@ DataSets policy_states(Compute& compute, const Graph& graph, int T,
             const float *x = v.states.data<float>(), *q = v.values.data<float>();
             states.insert(states.end(), x, x + v.states.elements());
             for (size_t i = 0; i < v.states.shape()[0]; ++i)
-                actions.push_back(q[2 * i + 1] > q[2 * i]);
+                actions.push_back(best_action(q + CartPole::actions * i));
         };
         play(compute, graph, how);
         const size_t n = actions.size(), width = CartPole::observations;

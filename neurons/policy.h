@@ -27,6 +27,11 @@ void check_policy(const Graph&);
 // states [N, F] as constant input. The graph is where compute works (on_device).
 Tensor action_values(Compute&, const Graph&, int T, const Tensor& states);
 
+// The action with the highest of 2 values: of equal ones the first.
+inline int best_action(const float* values) {
+    return values[1] > values[0];
+}
+
 // A step of all episodes that are still on, each row one of them; on the host.
 struct Visit {
     const Tensor& states;  // [N, 4]
@@ -40,7 +45,7 @@ struct PlayOptions {
     std::function<void(const Visit&)> visit;
     std::function<bool()> stop;  // true: Interrupted is thrown
 };
-// The return of each episode, the best action taken at every step: of equal ones the first.
+// The return of each episode, the best action taken at every step.
 std::vector<double> play(Compute&, const Graph&, const PlayOptions&);
 
 double mean(const std::vector<double>&);

@@ -10,6 +10,7 @@
 #include "engine/graph_edit.h"
 #include "neurons/zoo.h"
 #include "tests/check.h"
+#include "tests/devices.h"
 
 using namespace nc;
 using namespace nc::test;
@@ -94,15 +95,16 @@ TEST_CASE("dqn: targets by hand; the future counts unless the episode terminated
     // The online network chooses the next action, the target network says what it is worth.
     const Tensor online = Tensor::from<float>({1, 2, 2, 1, 2, 1, 5, 5}, {4, 2});
     const Tensor target = Tensor::from<float>({10, 20, 30, 40, 30, 40, 6, 7}, {4, 2});
-    std::vector<Transition> batch(4);
-    for (Transition& t : batch) t.reward = 1;
-    batch[2].terminated = true;
-    // Ended by the time limit, not by a fall: not terminated, and worth what comes after.
-    CartPole e(CartPole::State{}, 499);
-    const CartPole::Step last = e.step(0);
-    CHECK(last.truncated);
-    batch[1].terminated = last.terminated;
-    CHECK(dqn_targets(batch, online, target, 0.5) == std::vector<float>{11, 16, 1, 4});
+    // Ended by a fall, by the time limit, by both, and not at all.
+    const CartPole::State falls = {2.39, 10, 0, 0}, stands = {};
+    CartPole fallen(falls), late(stands, 499), both(falls, 499), on(stands);
+    std::vector<Transition> batch;
+    for (CartPole* e : {&fallen, &late, &both, &on}) batch.push_back(transition(*e, 1));
+    CHECK((fallen.over() && late.over() && both.over() && !on.over()));
+    CHECK(batch[0].state == std::array<float, 4>{2.39f, 10, 0, 0});
+    CHECK(batch[0].next[0] == 2.59f);
+    CHECK((batch[0].action == 1 && batch[0].reward == 1));
+    CHECK(dqn_targets(batch, online, target, 0.5) == std::vector<float>{1, 16, 1, 4});
 }
 
 TEST_CASE("dqn: Huber's loss by hand, and its gradient") {
@@ -264,11 +266,33 @@ TEST_CASE("dqn: stopped and resumed gives the bits of an uninterrupted run") {
     broken.state.erase("replay");
     CHECK(contains(refusal(o, broken), "no 'replay'"));
     broken = saved;
+    broken.state["replay"] = saved.state.at("replay").clone();
+    broken.state["replay"].data<float>()[8] = 7;
+    CHECK(contains(refusal(o, broken), "action 7"));
+    broken = saved;
+    broken.state["environments"] = Tensor::full<double>({8, 5}, 500);
+    CHECK(contains(refusal(o, broken), "at step 500"));
+    broken = saved;
     broken.state_info.erase("dqn");
     CHECK(contains(refusal(o, broken), "no training of a policy"));
     broken = saved;
     broken.state_info["dqn"].erase("started");
     CHECK(contains(refusal(o, broken), "started"));
+}
+
+TEST_CASE("dqn: on a device, where a spiking policy acts as on the host") {
+    const Graph g = policy_net("if", 3);
+    Compute host(Device{}, 1);
+    PlayOptions how;
+    how.T = 2;
+    how.episodes.count = 5;
+    on_devices([&](Compute& compute) {
+        CHECK(play(compute, g, how) == play(host, g, how));
+        const DqnTrained t = train_dqn(compute, g, {}, brief(3));
+        CHECK(t.steps == 3 * 64);
+        CHECK(weights_of(t.graph) != weights_of(g));
+        CHECK(mean(play(host, t.graph, how)) >= 8);
+    });
 }
 
 TEST_CASE("dqn: options that make no sense") {
