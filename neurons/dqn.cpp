@@ -227,9 +227,7 @@ class Learner {
     double descend(const Tensor& states, const Tensor& targets, const Tensor& taken) {
         const TrainOptions& t = options_.train;
         Tape tape(compute_);
-        Parameters variables;
-        for (const auto& [name, tensor] : state_.tensors)
-            variables[name] = state_.trained.count(name) > 0 ? tape.leaf(tensor) : Var(tensor);
+        const Parameters variables = on_tape(state_, tape);
         ForwardOptions how;
         how.T = size_t(t.T);
         how.training = true;
@@ -237,10 +235,7 @@ class Learner {
         const Var loss =
             fn::huber(compute_, &tape, mean_logits(compute_, &tape, out), targets, taken);
         tape.backward(loss);
-        std::vector<Parameter> parameters;
-        for (const auto& [name, role] : state_.trained)
-            parameters.push_back(
-                {name, &state_.tensors.at(name), tape.gradient(variables.at(name)), role});
+        std::vector<Parameter> parameters = with_gradients(state_, tape, variables);
         const int64_t total = int64_t(t.epochs) * int64_t(options_.updates);
         optimise(compute_, t.optim, scheduled(t.schedule, 1, state_.moments.step, total, t.warmup),
                  parameters, state_.moments);

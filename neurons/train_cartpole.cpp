@@ -37,7 +37,7 @@ void add_cartpole_options(CLI::App& app, CartPoleSettings& s) {
     const CLI::Range share(0.0, 1.0);
     add("--rounds", t.epochs, "of playing, then learning, at most", CLI::Range(1, 1000000));
     add("--enough", d.enough, "stops at this mean return over 100 validation episodes",
-        CLI::Range(1, 500));
+        CLI::Range(1.0, 500.0));
     add("--environments", d.environments, "played side by side", count);
     add("--steps", d.steps, "in each of them a round", count);
     add("--updates", d.updates, "of the network a round", count);
