@@ -41,9 +41,7 @@ TEST_CASE("cartpole: steps from rest, by hand") {
         CHECK(seen[1] == float(e.state().x_dot));
         CHECK(seen[2] == float(e.state().theta));
     }
-    // On its side (cos 0): theta'' = g / (0.5 * 4 / 3), which from within the limits no episode
-    // sees; thus 11 degrees, where the pole's weight and spin count, against the formula in
-    // Florian (2007), equations 23 and 24.
+    // At 11 degrees, where the pole's weight and spin count: equations 23 and 24 of Florian (2007).
     const double theta = 11 * 3.14159265358979323846 / 180, spin = 2, force = -10;
     const double c = std::cos(theta), s = std::sin(theta), mass = 1.1;
     const double turned = (9.8 * s + c * (-force - 0.1 * 0.5 * spin * spin * s) / mass) /
