@@ -29,6 +29,9 @@ Var repeat_leading(Compute&, Tape*, const Var& a, size_t times);  // [...] -> [T
 Var delay_leading(Compute&, Tape*, const Var& a, size_t by);
 Var activation(Compute&, Tape*, const Var& x, kernels::Activation, double param);
 Var prelu(Compute&, Tape*, const Var& x, const Var& slope);
+// Huber's loss (1964) of the values `taken` picks, mean over rows; [1]: d^2 / 2 up to |d| = 1, |d|
+// - 1/2 beyond, d = value - target. taken [N, A]: 1 at one value of each row, else 0.
+Var huber(Compute&, Tape*, const Var& values, const Tensor& targets, const Tensor& taken);
 
 // functions_layer.cpp
 Var linear(Compute&, Tape*, const Var& x, const Var& weight,

@@ -186,4 +186,22 @@ Var prelu(Compute& compute, Tape* tape, const Var& x, const Var& slope) {
     });
 }
 
+// With c = clamp(d, -1, 1) the loss is c (d - c / 2), and its derivative is c.
+Var huber(Compute& compute, Tape* tape, const Var& values, const Tensor& targets,
+          const Tensor& taken) {
+    const Tensor d = ops::mul(compute, ops::sub(compute, values.value, targets), taken);
+    const Tensor c = ops::clamp(compute, d, -1, 1);
+    Tensor rest = d.clone();
+    ops::add_scaled_into(compute, rest, c, -0.5);
+    const double share = 1 / double(values.shape()[0]);
+    Tensor y = ops::scale(compute, ops::sum_all(compute, ops::mul(compute, c, rest)), share);
+    if (!recording(tape, {&values})) return y;
+    return tape->record(
+        std::move(y), [values = values.place(), c, share](Tape& t, const Tensor& dy) {
+            const Tensor column = c.reshape({c.elements(), 1});
+            const Tensor dx = ops::mul_row(t.compute(), column, ops::scale(t.compute(), dy, share));
+            t.accumulate(values, dx.reshape(c.shape()));
+        });
+}
+
 }  // namespace nc::fn

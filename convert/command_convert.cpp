@@ -142,8 +142,8 @@ std::string energy_text(const Energy& e) {
     return text;
 }
 
-std::string summary(const std::string& title, const Statistics& s) {
-    std::vector<std::vector<std::string>> rows = {{"network", "T", "accuracy %"}};
+std::string summary(const std::string& title, const Statistics& s, const std::string& measure) {
+    std::vector<std::vector<std::string>> rows = {{"network", "T", measure + " %"}};
     if (s.ann_accuracy) rows.push_back({"ANN", "", percent(*s.ann_accuracy)});
     if (s.qcfs_accuracy)
         rows.push_back({fmt::format("QCFS, L = {}", s.levels), "", percent(*s.qcfs_accuracy)});
@@ -306,6 +306,7 @@ int convert_command(int argc, char** argv) {
         Json json = to_json(s);
         json["dataset"] = data.name;
         json["subset"] = data.subset;
+        json["measure"] = data.measure;
         json["model"] = o.model;
         json["out"] = o.out;
         json["command"] = typed_command;
@@ -313,7 +314,11 @@ int convert_command(int argc, char** argv) {
         std::string text = summary(fmt::format("{} on {}, {}; strategy {}, seed {}",
                                                std::filesystem::path(o.model).filename().string(),
                                                data.name, data.label, s.strategy, s.seed),
-                                   s);
+                                   s, data.measure);
+        if (data.policy())
+            text += returns_table(compute,
+                                  {{"ANN", model.graph, 0}, {"SNN", converted.model.graph, s.T}},
+                                  json["returns"]);
         if (s.fold_different > 0)
             text += fmt::format("folding amplitudes into weights changed {} of {} spikes\n",
                                 count(s.fold_different), count(s.fold_compared));

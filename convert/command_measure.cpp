@@ -64,6 +64,7 @@ Run measure(const Measurement& o, Compute& compute, Wanted wanted) {
     r.json["dataset"] = r.data.name;
     r.json["samples"] = r.measured.samples;
     r.json["subset"] = r.data.subset;
+    r.json["measure"] = r.data.measure;
     r.json["T"] = r.measured.T;
     return r;
 }
@@ -99,8 +100,8 @@ bool check_target(const std::string& target, const Measurement& o) {
 }
 
 // A table of accuracies, step by step.
-std::string accuracy_table(const std::vector<double>& accuracy_at_t) {
-    std::vector<std::vector<std::string>> rows = {{"T", "accuracy %"}};
+std::string accuracy_table(const std::vector<double>& accuracy_at_t, const std::string& measure) {
+    std::vector<std::vector<std::string>> rows = {{"T", measure + " %"}};
     for (size_t t = 1; t <= accuracy_at_t.size(); ++t)
         rows.push_back({std::to_string(t), percent(accuracy_at_t[t - 1])});
     return text_table(rows);
@@ -116,19 +117,14 @@ int eval_integers(const Measurement& o, Compute& compute, const Model& model,
         compute, model.graph, *data.test, T,
         target == "fpga" ? IntegerTarget::fpga : IntegerTarget::loihi, interrupted_by_user);
     const double sparsity = 100 * (1 - double(e.spikes) / double(e.neuron_steps));
-    Json json = {{"model", o.model},
-                 {"dataset", data.name},
-                 {"samples", e.samples},
-                 {"subset", data.subset},
-                 {"T", T},
-                 {"target", target},
-                 {"kind", "simulator"},
-                 {"accuracy", e.accuracy()},
-                 {"accuracy_at_t", e.accuracy_at_t},
-                 {"sparsity", sparsity},
-                 {"seconds", e.seconds}};
+    Json json = {{"model", o.model},         {"dataset", data.name},
+                 {"samples", e.samples},     {"subset", data.subset},
+                 {"measure", data.measure},  {"T", T},
+                 {"target", target},         {"kind", "simulator"},
+                 {"accuracy", e.accuracy()}, {"accuracy_at_t", e.accuracy_at_t},
+                 {"sparsity", sparsity},     {"seconds", e.seconds}};
     std::string text = title(o, data) + "; on " + target + ", simulated\n" +
-                       accuracy_table(e.accuracy_at_t) +
+                       accuracy_table(e.accuracy_at_t, data.measure) +
                        fmt::format("sparsity {} %, {:.1f} samples/s\n", percent(sparsity),
                                    double(e.samples) / e.seconds);
     if (target == "fpga") {
@@ -149,6 +145,14 @@ int eval_integers(const Measurement& o, Compute& compute, const Model& model,
     return success;
 }
 
+// The T of a curve: the powers of two, and the last.
+std::vector<Player> at_every_T(const Graph& g, int T) {
+    std::vector<Player> players;
+    for (int t = 1; t < T; t *= 2) players.push_back({"SNN", g, t});
+    players.push_back({"SNN", g, T});
+    return players;
+}
+
 int eval_analog(const Measurement& o, Compute& compute, const Model& model) {
     if (o.T > 0)
         throw Error("[eval] " + o.model + " has no neurons: T means nothing to it",
@@ -160,12 +164,14 @@ int eval_analog(const Measurement& o, Compute& compute, const Model& model) {
         if (interrupted_by_user()) throw Interrupted();
     };
     const Evaluation e = evaluate(compute, model.graph, *data.test, options);
-    Json json = {{"model", o.model},      {"dataset", data.name}, {"samples", e.samples},
-                 {"subset", data.subset}, {"T", nullptr},         {"accuracy", e.accuracy},
-                 {"seconds", e.seconds}};
+    Json json = {{"model", o.model},       {"dataset", data.name},    {"samples", e.samples},
+                 {"subset", data.subset},  {"measure", data.measure}, {"T", nullptr},
+                 {"accuracy", e.accuracy}, {"seconds", e.seconds}};
     add_environment(json, compute);
-    print_result(o.common, fmt::format("{}\naccuracy {} %\n", title(o, data), percent(e.accuracy)),
-                 json);
+    std::string text =
+        fmt::format("{}\n{} {} %\n", title(o, data), data.measure, percent(e.accuracy));
+    if (data.policy()) text += returns_table(compute, {{"ANN", model.graph, 0}}, json["returns"]);
+    print_result(o.common, text, json);
     return success;
 }
 
@@ -245,7 +251,10 @@ int eval_command(int argc, char** argv) {
         if (o.hash) r.json["spike_hash"] = hex(m.hash());
         r.json["seconds"] = m.seconds;
         add_environment(r.json, compute);
-        std::string text = title(o, r.data) + "\n" + accuracy_table(m.accuracy_at_t);
+        std::string text =
+            title(o, r.data) + "\n" + accuracy_table(m.accuracy_at_t, r.data.measure);
+        if (r.data.policy())
+            text += returns_table(compute, at_every_T(r.model.graph, m.T), r.json["returns"]);
         text += fmt::format("sparsity {} %, {:.1f} samples/s\n", percent(m.sparsity()),
                             double(m.samples) / m.seconds);
         if (o.hash) text += "spike hash " + hex(m.hash()) + "\n";

@@ -40,6 +40,7 @@ int finetune_command(int argc, char** argv) {
         Json json = to_json(tuned.statistics);
         json["dataset"] = data.name;
         json["subset"] = data.subset;
+        json["measure"] = data.measure;
         json["model"] = path;
         json["out"] = out;
         json["command"] = typed_command;
@@ -47,7 +48,13 @@ int finetune_command(int argc, char** argv) {
         const auto title = fmt::format("{} on {}, {}; tuned, seed {}",
                                        std::filesystem::path(path).filename().string(), data.name,
                                        data.label, common.seed);
-        print_result(common, summary(title, tuned.statistics), json);
+        std::string text = summary(title, tuned.statistics, data.measure);
+        if (data.policy())
+            text += returns_table(compute,
+                                  {{"SNN", model.graph, model.info.T},
+                                   {"SNN, tuned", tuned.model.graph, tuned.statistics.T}},
+                                  json["returns"]);
+        print_result(common, text, json);
         return int(success);
     });
 }

@@ -28,6 +28,7 @@ const std::vector<Command>& commands() {
         {"export", export_command,
          "an ONNX time step; of a quantised network, Loihi 2, Lava, FPGAs and HLS"},
         {"frames", frames_command, "an event recording as frames in a .npy file"},
+        {"actions", actions_command, "where two policies for CartPole act differently"},
         {"info", info_command, "what a model file holds"},
         {"backends", backends_command, "where networks can run on this machine"},
     };
@@ -133,6 +134,28 @@ Shape input_shape(const Graph& g) {
     return {};
 }
 
+LoadedData visited_states(const Common& common, const DataOptions& options, const ModelInfo& info,
+                          const Graph& g) {
+    if (!options.mean.empty() || !options.std.empty() || options.scale != 1 ||
+        !options.framing.empty())
+        throw Error("[data] cartpole's states are what they are: no mean, std, scale or framing",
+                    ErrorKind::usage);
+    check_policy(g);
+    if (is_spiking(g) && info.T < 1)
+        throw Error("[data] the policy does not say its T", ErrorKind::data);
+    Compute compute(Device{}, common.threads);
+    LoadedData out;
+    out.name = "cartpole";
+    out.measure = "agreement";
+    out.sets = policy_states(compute, g, std::max(1, info.T), interrupted_by_user);
+    out.train = at_most(*out.sets.train, common.samples);
+    out.test = at_most(*out.sets.test, common.samples);
+    out.subset = out.test->size() < out.sets.test->size();
+    out.label = fmt::format("{} states it visits{}; accuracy: agreement with its own actions",
+                            count(out.test->size()), out.subset ? " (a subset)" : "");
+    return out;
+}
+
 }  // namespace
 
 LoadedData load(const Common& common, const DataOptions& options, const ModelInfo& info,
@@ -144,6 +167,7 @@ LoadedData load(const Common& common, const DataOptions& options, const ModelInf
         throw Error("[data] no data set: the model names none", ErrorKind::usage,
                     "give one with --dataset");
     if (options.dataset.empty()) say(common, "data set: " + request.name + ", from the model");
+    if (request.name == "cartpole") return visited_states(common, options, info, g);
     request.root = common.data;
     request.T = T > 0 ? T : info.T;
     request.framing = options.framing.empty() ? info.framing : options.framing;

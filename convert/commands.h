@@ -10,6 +10,7 @@
 #include "convert/measure.h"
 #include "io/model.h"
 #include "neurons/nc_program.h"
+#include "neurons/policy.h"
 
 namespace nc::program {
 
@@ -25,6 +26,7 @@ int verify_command(int argc, char** argv);
 int export_command(int argc, char** argv);
 int frames_command(int argc, char** argv);
 int run_command(int argc, char** argv);
+int actions_command(int argc, char** argv);
 int info_command(int argc, char** argv);
 int backends_command(int argc, char** argv);
 
@@ -63,11 +65,14 @@ struct LoadedData {
     DataSets sets;
     std::unique_ptr<Dataset> train, test;  // of at most --samples; may refer to sets
     std::string name;
-    std::string label;  // "1000 test images (a subset)", ...
+    std::string label;                 // "1000 test images (a subset)", ...
+    std::string measure = "accuracy";  // what it is called: "agreement" with actions of a policy
     bool subset = false;
+    bool policy() const { return measure != "accuracy"; }
 };
 // Says on stderr what it assumed. Error when samples do not have the shape the model takes. T: of
-// recordings, 0: the model's.
+// recordings, 0: the model's. The data set cartpole is made of the model itself: the states that it
+// visits (at its own T), and its own actions in them.
 LoadedData load(const Common&, const DataOptions&, const ModelInfo&, const Graph&, int T);
 
 // --emit FORM=FILE, ..: the forms other tools and chips take, and how hardware is made.
@@ -118,7 +123,15 @@ class Watcher {
 std::string energy_text(const Energy&);
 
 // Accuracies, sparsity and energy as a table for people.
-std::string summary(const std::string& title, const Statistics&);
+std::string summary(const std::string& title, const Statistics&, const std::string& measure);
+
+// What policies for CartPole return over the test episodes, as text; T 0: an ANN.
+struct Player {
+    std::string name;
+    const Graph& graph;
+    int T;
+};
+std::string returns_table(Compute&, const std::vector<Player>&, Json& json);
 
 // --threads, NC_ISA, instruction set, compiler, as a report and --json give them.
 Json environment(const Compute&);

@@ -11,6 +11,14 @@
 namespace nc {
 namespace {
 
+void check_labels(const char* op, const std::vector<int32_t>& labels, int classes) {
+    for (const int32_t label : labels)
+        if (label < 0 || label >= classes)
+            throw Error(std::string("[") + op + "] label " + std::to_string(label) + " of " +
+                            std::to_string(classes) + " classes",
+                        ErrorKind::data);
+}
+
 class ImageDataset : public Dataset {
  public:
     ImageDataset(const std::vector<uint8_t>& images, std::vector<int32_t> labels,
@@ -24,10 +32,7 @@ class ImageDataset : public Dataset {
         if (images.size() != labels_.size() * sample.elements())
             fail(std::to_string(images.size()) + " bytes for " + std::to_string(labels_.size()) +
                  " images " + sample.str());
-        for (const int32_t label : labels_)
-            if (label < 0 || label >= classes)
-                fail("label " + std::to_string(label) + " of " + std::to_string(classes) +
-                     " classes");
+        check_labels("image_dataset", labels_, classes);
         const size_t channels = sample[2];
         if (mean.size() != channels || std.size() != channels)
             fail(std::to_string(mean.size()) + " means and " + std::to_string(std.size()) +
@@ -112,6 +117,46 @@ class ImageDataset : public Dataset {
     mutable std::map<const Allocator*, Resident> elsewhere_;
 };
 
+class VectorDataset : public Dataset {
+ public:
+    VectorDataset(const Tensor& x, std::vector<int32_t> labels, int classes)
+        : x_(x), labels_(std::move(labels)), classes_(classes) {
+        if (x.shape().rank() != 2 || x.shape()[0] != labels_.size())
+            throw Error("[vector_dataset] samples are [N, F] with N = " +
+                            std::to_string(labels_.size()) + " labels, not " + x.shape().str(),
+                        ErrorKind::data);
+        check_labels("vector_dataset", labels_, classes);
+    }
+
+    size_t size() const override { return labels_.size(); }
+    Shape sample_shape() const override { return x_.shape().without_leading(); }
+    int classes() const override { return classes_; }
+    int32_t label(size_t i) const override { return labels_.at(i); }
+    Batch batch(Compute& compute, const std::vector<uint32_t>& indices,
+                const AugmentOptions& options, Random&) const override {
+        if (options.any())
+            throw Error(
+                "[vector_dataset] vectors are no images: nothing can be cropped, flipped "
+                "or moved",
+                ErrorKind::usage);
+        const size_t width = x_.shape()[1];
+        Tensor x({indices.size(), width});
+        Batch out;
+        for (const uint32_t i : indices) {
+            std::copy_n(x_.host_data<float>() + i * width, width,
+                        x.data<float>() + out.labels.size() * width);
+            out.labels.push_back(label(i));
+        }
+        out.x = x.to(*compute.allocator);
+        return out;
+    }
+
+ private:
+    Tensor x_;
+    std::vector<int32_t> labels_;
+    int classes_;
+};
+
 class Subset : public Dataset {
  public:
     Subset(const Dataset& whole, std::vector<uint32_t> indices)
@@ -145,6 +190,10 @@ std::unique_ptr<Dataset> image_dataset(std::vector<uint8_t> images, std::vector<
                                        const Shape& sample, int classes, std::vector<float> mean,
                                        std::vector<float> std) {
     return std::make_unique<ImageDataset>(images, std::move(labels), sample, classes, mean, std);
+}
+
+std::unique_ptr<Dataset> vector_dataset(const Tensor& x, std::vector<int32_t> labels, int classes) {
+    return std::make_unique<VectorDataset>(x, std::move(labels), classes);
 }
 
 std::unique_ptr<Dataset> subset(const Dataset& whole, std::vector<uint32_t> indices) {

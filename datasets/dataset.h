@@ -49,6 +49,8 @@ class Dataset {
 std::unique_ptr<Dataset> image_dataset(std::vector<uint8_t> images, std::vector<int32_t> labels,
                                        const Shape& sample, int classes, std::vector<float> mean,
                                        std::vector<float> std);
+// Vectors x [N, F], as they are. They know no augmentation: an Error.
+std::unique_ptr<Dataset> vector_dataset(const Tensor& x, std::vector<int32_t> labels, int classes);
 // The samples `indices` of another data set, which must outlive it.
 std::unique_ptr<Dataset> subset(const Dataset&, std::vector<uint32_t> indices);
 

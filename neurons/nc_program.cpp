@@ -97,13 +97,13 @@ std::string option_hint(CLI::App& app) {
     return "";
 }
 
+}  // namespace
+
 std::string clock_text(double seconds) {
     const long s = std::lround(seconds);
     return s < 3600 ? fmt::format("{}:{:02}", s / 60, s % 60)
                     : fmt::format("{}:{:02}:{:02}", s / 3600, s / 60 % 60, s % 60);
 }
-
-}  // namespace
 
 // libgomp reads this only while it is loaded, so the program starts itself once more.
 void spin_briefly(char** argv) {
@@ -280,11 +280,6 @@ ProgressLine::~ProgressLine() {
 }
 
 void ProgressLine::show(const std::string& stage, const Progress& p) {
-    if (quiet_) return;
-    const double now = seconds_now();
-    if (last_ == 0 && !terminal_) last_ = now;
-    if (!p.epoch_done && now - last_ < (terminal_ ? 0.1 : 10)) return;
-    last_ = now;
     std::string line =
         fmt::format("{}epoch {}/{}", stage.empty() ? "" : stage + ": ", p.epoch + 1, p.epochs);
     if (!p.epoch_done) line += fmt::format(" step {}/{}", p.step, p.steps);
@@ -293,14 +288,20 @@ void ProgressLine::show(const std::string& stage, const Progress& p) {
         line += fmt::format("  validation {:.2f} %", p.validation_accuracy);
     line += fmt::format("  {:.0f} samples/s  {} left", p.samples_per_second,
                         clock_text(p.seconds_left));
-    if (terminal_) {
-        clear();
-        fmt::print(stderr, "{}{}", line, p.epoch_done ? "\n" : "");
-        drawn_ = !p.epoch_done;
-        std::fflush(stderr);
-    } else {
-        fmt::print(stderr, "{}\n", line);
-    }
+    show(line, p.epoch_done);
+}
+
+void ProgressLine::show(const std::string& text, bool whole) {
+    if (quiet_) return;
+    const double now = seconds_now();
+    if (last_ == 0 && !terminal_) last_ = now;
+    if (!whole && now - last_ < (terminal_ ? 0.1 : 10)) return;
+    last_ = now;
+    clear();
+    const bool drawn = terminal_ && !whole;
+    fmt::print(stderr, "{}{}", text, drawn ? "" : "\n");
+    drawn_ = drawn;
+    std::fflush(stderr);
 }
 
 void ProgressLine::clear() {

@@ -82,7 +82,8 @@ class ProgressLine {
     explicit ProgressLine(const Common& common);
     ~ProgressLine();
     void show(const std::string& stage, const Progress&);
-    void clear();  // so that other lines can be printed
+    void show(const std::string& text, bool whole);  // whole: it stays, as after an epoch
+    void clear();                                    // so that other lines can be printed
 
  private:
     bool quiet_, terminal_, drawn_ = false;
@@ -104,6 +105,8 @@ class Log {
 
 // The result: text on stdout; with --json the value instead, or in its file beside the text.
 void print_result(const Common&, const std::string& text, const Json& value);
+
+std::string clock_text(double seconds);  // "1:05", "2:00:00"
 
 // "a, b, c". (fmt::join makes g++ 12 warn about its own header.)
 std::string joined(const std::vector<std::string>&);

@@ -8,45 +8,36 @@
 #include <sstream>
 
 #include "datasets/streams.h"
-#include "io/bytes.h"
-#include "neurons/nc_program.h"
+#include "neurons/train_options.h"
 #include "neurons/zoo.h"
 
 namespace {
 
 using namespace nc;
+using program::choose;
+using program::given;
 namespace fs = std::filesystem;
 
 // Every option, by name.
 struct Settings {
     program::Common common;
-    std::string model, graph, weights, dataset, out, resume, checkpoint, framing;
+    program::Files files;
+    program::NeuronOptions neuron;
+    std::string task, model, graph, weights, dataset, framing;
     std::vector<float> mean, std;
-    std::string neuron, activation = "relu", recipe = "default", ann_frames = "mean";
+    std::string activation = "relu", recipe = "default", ann_frames = "mean";
     int T = 0, levels = 8;
     std::string optimizer = "adamw", schedule = "cosine";
     TrainOptions train;
-    // Fields of the neuron.
-    double theta = 1, v0 = 0, beta = 0, reset_value = 0, surrogate_width = 0;
-    std::string compare, reset, amplitude, surrogate;
-    bool scale_width = false, detach_reset = false;
 };
 
 const std::vector<std::string> schedules = {"constant", "cosine", "linear", "step"};
 
-// One of these names, with a suggestion otherwise.
-size_t choose(const std::string& option, const std::string& given,
-              const std::vector<std::string>& names) {
-    const auto found = std::find(names.begin(), names.end(), given);
-    if (found == names.end())
-        throw Error("[nc_train] unknown " + option + " '" + given + "'", ErrorKind::usage,
-                    suggestion(given, names));
-    return size_t(found - names.begin());
-}
-
 void add_options(CLI::App& app, Settings& s) {
     TrainOptions& t = s.train;
     const auto network = "Network";
+    app.add_option("--task", s.task, "cartpole: reinforcement learning; see --task cartpole --help")
+        ->group(network);
     app.add_option("--model", s.model, program::joined(model_names()))->group(network);
     app.add_option("--graph", s.graph, "a network described by a JSON file instead")
         ->type_name("FILE")
@@ -61,32 +52,11 @@ void add_options(CLI::App& app, Settings& s) {
         ->capture_default_str()
         ->check(CLI::Range(1, 65536))
         ->group(network);
-    app.add_option("--neuron", s.neuron, "if or lif: train the spiking network directly")
-        ->group(network);
     app.add_option("--T", s.T, "time steps; bins of recordings (default: 16, residual networks 32)")
         ->check(CLI::Range(1, 1 << 20))
         ->group(network);
 
-    const auto neurons = "Neuron (defaults: those of --neuron)";
-    app.add_option("--theta", s.theta, "threshold")->capture_default_str()->group(neurons);
-    app.add_option("--v0", s.v0, "initial membrane, in thresholds")->group(neurons);
-    app.add_option("--beta", s.beta, "leak: v = beta v + x; 1 is none")
-        ->check(CLI::Range(0.0, 1.0))
-        ->group(neurons);
-    app.add_option("--compare", s.compare, "greater_equal or greater")->group(neurons);
-    app.add_option("--reset", s.reset, "subtract, zero or value")->group(neurons);
-    app.add_option("--reset-value", s.reset_value, "of --reset value")->group(neurons);
-    app.add_option("--amplitude", s.amplitude, "of a spike: theta or one")->group(neurons);
-    app.add_option("--surrogate", s.surrogate, "atan, triangle, rectangle or sigmoid")
-        ->group(neurons);
-    app.add_option("--surrogate-width", s.surrogate_width,
-                   "atan's alpha (2), triangle's and rectangle's w (1), sigmoid's k (4)")
-        ->check(CLI::PositiveNumber)
-        ->group(neurons);
-    app.add_flag("--scale-width", s.scale_width, "the surrogate's width in thresholds")
-        ->group(neurons);
-    app.add_flag("--detach-reset", s.detach_reset, "no gradient through the reset")->group(neurons);
-    app.add_flag("--train-thresholds", t.train_thresholds, "theta is trained too")->group(neurons);
+    add_neuron_options(app, s.neuron, t.train_thresholds);
 
     const auto data = "Data";
     app.add_option("--dataset", s.dataset, program::joined(dataset_names()))->group(data);
@@ -157,16 +127,12 @@ void add_options(CLI::App& app, Settings& s) {
         ->group(training);
 
     const auto files = "Files";
-    app.add_option("--out", s.out, "the trained model")->type_name("FILE")->group(files);
-    app.add_option("--checkpoint", s.checkpoint,
-                   "folder of last.safetensors (default: beside --out, else run/)")
-        ->type_name("DIR")
-        ->group(files);
+    add_file_options(app, s.files);
     app.add_option("--checkpoint-steps", t.checkpoint_steps,
                    "write it also every so many steps; always after an epoch")
         ->check(CLI::NonNegativeNumber)
         ->group(files);
-    app.add_option("--resume", s.resume, "go on from a checkpoint, with its options")
+    app.add_option("--resume", s.files.resume, "go on from a checkpoint, with its options")
         ->type_name("FILE")
         ->configurable(false)
         ->group(files);
@@ -179,11 +145,8 @@ void add_options(CLI::App& app, Settings& s) {
         "  nc_train --model cnn-nmnist --neuron lif --dataset nmnist --T 10 --out snn.safetensors\n"
         "  nc_train --model resnet18 --dataset cifar10 --weights resnet18.pt --epochs 0 "
         "--out ann.safetensors\n"
+        "  nc_train --task cartpole --neuron if --out policy.safetensors\n"
         "  nc_train --resume run/last.safetensors");
-}
-
-bool given(const CLI::App& app, const char* option) {
-    return app.count(option) > 0;
 }
 
 // A recipe sets what was not asked for by name.
@@ -203,42 +166,14 @@ void apply_recipe(const CLI::App& app, Settings& s) {
     set("--weight-decay", t.optim.weight_decay, 5e-4);
 }
 
-Neuron neuron_of(const CLI::App& app, const Settings& s) {
-    Neuron n = default_neuron(s.neuron);
-    n.theta = Tensor::full<float>({1}, float(s.theta));
-    if (given(app, "--v0")) n.v0_fraction = s.v0;
-    if (given(app, "--beta")) n.rule.beta = s.beta;
-    if (given(app, "--compare"))
-        n.rule.compare =
-            kernels::Compare(choose("compare", s.compare, {"greater_equal", "greater"}));
-    if (given(app, "--reset")) {
-        const size_t kind = choose("reset", s.reset, {"subtract", "zero", "value"});
-        n.rule.reset = kind == 0 ? kernels::Reset::subtract : kernels::Reset::to_value;
-        n.rule.reset_value = kind == 2 ? s.reset_value : 0;
-    }
-    if (given(app, "--amplitude"))
-        n.amplitude = Neuron::Amplitude(choose("amplitude", s.amplitude, {"theta", "one"}));
-    if (given(app, "--surrogate")) {
-        const double widths[] = {2, 1, 1, 4};
-        const size_t kind =
-            choose("surrogate", s.surrogate, {"atan", "triangle", "rectangle", "sigmoid"});
-        n.rule.surrogate = kernels::Surrogate(kind);
-        n.rule.surrogate_width = widths[kind];
-    }
-    if (given(app, "--surrogate-width")) n.rule.surrogate_width = s.surrogate_width;
-    n.rule.scale_width = s.scale_width;
-    n.rule.detach_reset = s.detach_reset;
-    return n;
-}
-
 Graph make_graph(const CLI::App& app, const Settings& s, const Dataset& data) {
     if (!s.graph.empty())
         return draw_weights(graph_from_json(read_json(s.graph), {}, s.graph), s.common.seed);
     ZooOptions zoo;
-    zoo.activation = s.neuron.empty() ? s.activation : s.neuron;
+    zoo.activation = s.neuron.kind.empty() ? s.activation : s.neuron.kind;
     zoo.levels = s.levels;
     zoo.seed = s.common.seed;
-    if (!s.neuron.empty()) zoo.neuron = neuron_of(app, s);
+    if (!s.neuron.kind.empty()) zoo.neuron = neuron_of(app, s.neuron);
     return make_model(s.model, data.sample_shape(), data.classes(), zoo);
 }
 
@@ -246,29 +181,23 @@ void check_settings(const CLI::App& app, const Settings& s) {
     const auto refuse = [](const std::string& what, const std::string& hint = "") {
         throw Error("[nc_train] " + what, ErrorKind::usage, hint);
     };
+    if (!s.task.empty())
+        refuse("--task is read from the command line only", "nc_train --task " + s.task + " ...");
     if (s.model.empty() && s.graph.empty())
         refuse("--model or --graph is needed", "for instance --model lenet");
     if (!s.model.empty() && !s.graph.empty()) refuse("--model and --graph exclude each other");
     if (s.dataset.empty()) refuse("--dataset is needed", "for instance --dataset fashion-mnist");
     if (!s.model.empty()) choose("model", s.model, model_names());
     choose("dataset", s.dataset, dataset_names());
-    if (!s.neuron.empty()) choose("neuron", s.neuron, {"if", "lif"});
     choose("activation", s.activation, {"relu", "qcfs"});
     if (s.train.epochs == 0 && s.weights.empty())
         refuse("--epochs 0 trains nothing", "it goes with --weights, to take a file's over");
     choose("ann-frames", s.ann_frames, {"mean", "sum"});
-    if (!s.neuron.empty() && given(app, "--activation"))
+    if (!s.neuron.kind.empty() && given(app, "--activation"))
         refuse("--neuron and --activation exclude each other");
-    if (!(s.theta > 0) || !std::isfinite(s.theta)) refuse("--theta must be positive");
-    for (const char* option :
-         {"--theta", "--v0", "--beta", "--compare", "--reset", "--reset-value", "--amplitude",
-          "--surrogate", "--surrogate-width", "--scale-width", "--detach-reset"})
-        if (given(app, option) && (s.neuron.empty() || !s.graph.empty()))
-            refuse(std::string(option) + " describes the neurons of --model with --neuron");
     if (!s.graph.empty() && (given(app, "--neuron") || given(app, "--activation")))
         refuse("--neuron and --activation choose for --model; a graph names its own");
-    if (given(app, "--reset-value") && s.reset != "value")
-        refuse("--reset-value goes with --reset value");
+    check_neuron(app, s.neuron);
 }
 
 // At most --samples of them, drawn by the seed.
@@ -277,27 +206,6 @@ std::unique_ptr<Dataset> limited(const Dataset& data, size_t samples, uint64_t s
         Random(seed, streams::shuffle).permutation(uint32_t(data.size()));
     if (samples > 0 && samples < chosen.size()) chosen.resize(samples);
     return subset(data, std::move(chosen));
-}
-
-// Where a resumed checkpoint lies is where it goes on.
-std::string checkpoint_path(const Settings& s) {
-    if (!s.resume.empty()) return s.resume;
-    if (!s.checkpoint.empty()) return (fs::path(s.checkpoint) / "last.safetensors").string();
-    if (s.out.empty()) return "run/last.safetensors";
-    return fs::path(s.out).replace_extension("last.safetensors").string();
-}
-
-// Output paths that could fail are refused before the training, not after.
-void check_outputs(const Settings& s, bool resuming) {
-    if (!s.out.empty()) program::check_output(s.out, s.common.force);
-    const std::string path = s.train.checkpoint;
-    const fs::path folder = fs::path(path).parent_path();
-    if (!resuming && !folder.empty() && (s.out.empty() || !s.checkpoint.empty()))
-        make_folder(folder.string());
-    if (fs::exists(path) && !resuming && !s.common.force)
-        throw Error("[nc_train] a checkpoint is there already: " + path, ErrorKind::usage,
-                    "--resume " + path + " goes on with it, --force starts again");
-    program::check_output(path, true);
 }
 
 std::string megabytes(size_t bytes) {
@@ -319,8 +227,8 @@ int train_and_report(const CLI::App& app, Settings& s, const Model* resume,
     t.ann_frames = s.ann_frames;
     t.optim.kind = OptimOptions::Kind(choose("optimizer", s.optimizer, {"sgd", "adamw"}));
     t.schedule = Schedule(choose("schedule", s.schedule, schedules));
-    t.checkpoint = checkpoint_path(s);
-    check_outputs(s, resume != nullptr);
+    t.checkpoint = checkpoint_path(s.files);
+    check_outputs(s.common, s.files);
     Compute compute = program::make_compute(s.common);
 
     DataSets sets = load_data({s.dataset, s.common.data, s.T, s.framing, s.mean, s.std});
@@ -384,8 +292,7 @@ int train_and_report(const CLI::App& app, Settings& s, const Model* resume,
         trained = train(compute, graph, info, *fit, validation.get(), t, hooks, resume);
     } catch (const Interrupted&) {
         line.clear();
-        program::say(s.common,
-                     "saved " + t.checkpoint + "; nc_train --resume " + t.checkpoint + " goes on");
+        program::say_saved(s.common, t.checkpoint);
         throw;
     }
     line.clear();
@@ -413,14 +320,14 @@ int train_and_report(const CLI::App& app, Settings& s, const Model* resume,
         result["accuracy_at_t"] = e.accuracy_at_t;
         result["sparsity"] = e.sparsity();
     }
-    if (!s.out.empty()) {
+    if (!s.files.out.empty()) {
         Model model;
         model.graph = trained.graph;
         model.info = info;
         model.info.provenance["result"] = result;
-        save_model(s.out, model);
-        result["out"] = s.out;
-        if (s.checkpoint.empty()) fs::remove(t.checkpoint);
+        save_model(s.files.out, model);
+        result["out"] = s.files.out;
+        if (s.files.checkpoint.empty()) fs::remove(t.checkpoint);
     }
     log.write({{"stage", "result"}, {"result", result}});
 
@@ -439,58 +346,42 @@ int train_and_report(const CLI::App& app, Settings& s, const Model* resume,
         row("seconds per epoch", fmt::format("{:.1f}", epoch_seconds));
         row("peak of a step", megabytes(peak));
     }
-    row("saved", s.out.empty() ? t.checkpoint : s.out);
+    row("saved", s.files.out.empty() ? t.checkpoint : s.files.out);
     program::print_result(s.common, text, result);
     return program::success;
 }
 
-// With --resume the checkpoint's own options count; these may be given anew.
-const std::vector<std::string> resumable = {"resume", "out",   "data", "threads", "json",
-                                            "quiet",  "force", "log",  "config",  "device"};
-
 int resume_and_report(const CLI::App& app, const Settings& s, const std::string& command) {
-    for (const CLI::Option* option : app.get_options())
-        if (option->count() > 0 && std::find(resumable.begin(), resumable.end(),
-                                             option->get_single_name()) == resumable.end())
-            throw Error("[nc_train] --" + option->get_single_name() +
-                        " cannot change on resuming: the checkpoint holds it");
-    const Model model = load_model(s.resume);
-    const Json& provenance = model.info.provenance;
-    if (!model.state_info.is_object() || !model.state_info.contains("options") ||
-        !provenance.contains("options") || !provenance["options"].is_string())
-        throw Error("[nc_train] " + s.resume + " is not a checkpoint of nc_train", ErrorKind::model,
-                    "a finished model holds no training state");
+    const Model model = program::load_checkpoint(app, s.files.resume);
+    if (model.info.provenance.contains("task"))
+        return program::resume_cartpole(model, app, s.common, s.files, command);
     CLI::App stored("nc_train");
     Settings options;
     add_options(stored, options);
-    std::istringstream text(provenance["options"].get<std::string>());
-    stored.parse_from_stream(text);
-    options.resume = s.resume;
-    if (!s.out.empty()) options.out = s.out;
-    program::Common common = s.common;
-    common.seed = options.common.seed;
-    common.samples = options.common.samples;
-    if (common.data.empty()) common.data = options.common.data;
-    if (common.log.empty()) common.log = options.common.log;
-    if (app.count("--device") == 0) common.device = options.common.device;
-    // Going on without the GPU is allowed; what was its alone then goes.
-    if (parse_device(common.device).kind == DeviceKind::cuda)
-        common.precision = options.common.precision;
-    options.common = common;
+    program::restore_options(model, app, s.common, s.files, stored, options.common, options.files);
     return train_and_report(stored, options, &model, command);
+}
+
+// Whether argv has this option, spelt out.
+bool mentions(int argc, char** argv, const std::string& option) {
+    return std::any_of(argv + 1, argv + argc, [&](const std::string& word) {
+        return word == option || word.rfind(option + "=", 0) == 0;
+    });
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
     program::spin_briefly(argv);
+    if (mentions(argc, argv, "--task") && !mentions(argc, argv, "--resume"))
+        return program::train_cartpole_command(argc, argv);
     CLI::App app("Trains a network on real data: an ANN, a QCFS network or a spiking one.",
                  "nc_train");
     Settings settings;
     add_options(app, settings);
     return program::run(app, argc, argv, [&] {
         const std::string command = program::command_line(argc, argv);
-        return settings.resume.empty() ? train_and_report(app, settings, nullptr, command)
-                                       : resume_and_report(app, settings, command);
+        return settings.files.resume.empty() ? train_and_report(app, settings, nullptr, command)
+                                             : resume_and_report(app, settings, command);
     });
 }

@@ -131,9 +131,7 @@ class Trainer {
 
     void step(const Batch& batch) {
         Tape tape(compute_);
-        Parameters variables;
-        for (const auto& [name, tensor] : state_.tensors)
-            variables[name] = state_.trained.count(name) > 0 ? tape.leaf(tensor) : Var(tensor);
+        const Parameters variables = on_tape(state_, tape);
         const Parameters used = rounded(variables, tape);
 
         const Frames frames = frames_for(compute_, graph_, batch, options_.ann_frames);
@@ -143,7 +141,6 @@ class Trainer {
         how.training = !options_.freeze_batch_norm;
         how.recompute = options_.recompute;
         std::map<std::string, fn::BatchStatistics> statistics;
-        std::vector<Parameter> parameters;
         Tensor seen;
         {
             // The output's Var goes before the walk back, so that the tape alone decides what is
@@ -158,9 +155,7 @@ class Trainer {
             }
             tape.backward(loss);
         }
-        for (const auto& [name, role] : state_.trained)
-            parameters.push_back(
-                {name, &state_.tensors.at(name), tape.gradient(variables.at(name)), role});
+        std::vector<Parameter> parameters = with_gradients(state_, tape, variables);
         const int64_t done = state_.epoch * steps_ + state_.step;
         optimise(compute_, options_.optim,
                  scheduled(options_.schedule, 1, done, total_, options_.warmup), parameters,

@@ -97,6 +97,21 @@ Tensors on_host(const Tensors& tensors) {
     return out;
 }
 
+Parameters on_tape(const TrainState& state, Tape& tape) {
+    Parameters out;
+    for (const auto& [name, tensor] : state.tensors)
+        out[name] = state.trained.count(name) > 0 ? tape.leaf(tensor) : Var(tensor);
+    return out;
+}
+
+std::vector<Parameter> with_gradients(TrainState& state, const Tape& tape,
+                                      const Parameters& variables) {
+    std::vector<Parameter> out;
+    for (const auto& [name, role] : state.trained)
+        out.push_back({name, &state.tensors.at(name), tape.gradient(variables.at(name)), role});
+    return out;
+}
+
 // The average of the first steps would otherwise be the random weights'.
 void update_average(Compute& compute, TrainState& state, double decay, int64_t step) {
     const double d = std::min(decay, double(1 + step) / double(10 + step));

@@ -40,6 +40,11 @@ Tensors copies(const Tensors&);
 void move_to(const Compute&, TrainState&);
 Tensors on_host(const Tensors&);
 
+// All tensors for a forward pass, those that are trained on the tape; and, when the tape was
+// walked, what the optimiser takes.
+Parameters on_tape(const TrainState&, Tape&);
+std::vector<Parameter> with_gradients(TrainState&, const Tape&, const Parameters&);
+
 // After a step: average += (1 - decay) (tensors - average), the decay warmed up.
 void update_average(Compute&, TrainState&, double decay, int64_t step);
 

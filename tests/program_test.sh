@@ -191,6 +191,64 @@ for isa in reference sse2 avx2 avx512; do
     done
 done
 
+# --- A policy for CartPole ------------------------------------------------------------------------
+
+succeeds 'cartpole: a policy' "$train" --task cartpole --seed 3 --out policy.safetensors --log policy.jsonl --json policy.json
+holds 'cartpole: it balances for 500 steps, nearly always' policy.json \
+    'j["test_return"] >= 475 and j["test_episodes"] == 100 and j["T"] is None and j["steps"] == 256 * j["rounds"]'
+holds 'cartpole: --log has one JSON object a validation' policy.jsonl \
+    'all(v["validation_return"] >= 8 for v in j[:-1]) and j[0]["round"] < j[1]["round"] and j[-1]["stage"] == "result"'
+brief=(--task cartpole --rounds 12 --updates 32 --seed 1)
+for n in 1 2; do
+    succeeds "cartpole: a spiking policy on $n threads" "$train" "${brief[@]}" --neuron lif --T 2 --threads "$n" \
+        --out "lif$n.safetensors" --json "lif$n.json"
+done
+holds 'cartpole: T of a spiking policy' lif2.json 'j["T"] == 2 and j["neuron"] == "lif"'
+check 'cartpole: the same bits on one and two threads' $files same lif1.safetensors lif2.safetensors
+succeeds 'cartpole: converted' "$convert" policy.safetensors --dataset cartpole --T 4 --out spiking.safetensors --json spiking.json
+holds 'cartpole: the spiking policy balances too' spiking.json \
+    'j["measure"] == "agreement" and j["ann_accuracy"] == 100 and 70 < j["if_accuracy"] <= 100 and [(n["T"], n["mean"] >= 475) for n in j["returns"]["networks"]] == [(None, True), (4, True)]'
+succeeds 'cartpole: eval' "$convert" eval spiking.safetensors --json spiking_eval.json
+check 'cartpole: eval returns what the conversion did' python3 -c '
+import json
+stats, curve = (json.load(open(f)) for f in ("spiking.json", "spiking_eval.json"))
+assert [n["T"] for n in curve["returns"]["networks"]] == [1, 2, 4], curve
+assert curve["returns"]["networks"][2]["mean"] == stats["returns"]["networks"][1]["mean"], (curve, stats)
+assert curve["accuracy_at_t"][3] == 100, curve'
+succeeds 'cartpole: eval of the analog policy' "$convert" eval policy.safetensors
+succeeds 'cartpole: finetune' "$convert" finetune spiking.safetensors --T 2 --if-epochs 1 --out spiking2.safetensors
+succeeds 'cartpole: where actions differ' "$convert" actions policy.safetensors spiking.safetensors --episodes 20 --json actions.json
+holds 'cartpole: actions are counted' actions.json \
+    'j["states"] >= 9000 and 0 < j["different"] == len(j["differing_states"]) and all(sum(b["states"] for b in j[t]) == j["states"] and sum(b["different"] for b in j[t]) == j["different"] for t in ("by_angle", "by_margin"))'
+holds 'cartpole: the states that differ' actions.json \
+    'all((s["first"]["values"][0] < s["first"]["values"][1]) != (s["second"]["values"][0] < s["second"]["values"][1]) and abs(s["theta"]) < 0.21 for s in j["differing_states"])'
+succeeds 'cartpole: a policy and itself' "$convert" actions policy.safetensors policy.safetensors --driver first --json same.json
+holds 'cartpole: a policy and itself do not differ' same.json 'j["different"] == 0 and j["differing_states"] == []'
+refuses 'cartpole: actions of another network' 2 'CartPole' "$convert" actions policy.safetensors ann.safetensors
+refuses 'cartpole: the states of another network' 2 'CartPole' "$convert" eval ann.safetensors --dataset cartpole
+refuses 'cartpole: states are no images' 2 'no mean' "$convert" eval policy.safetensors --mean 1
+refuses 'cartpole: an unknown task' 2 'cartpol' "$train" --task cartpol --out refused.safetensors
+refuses 'cartpole: T of an analog policy' 2 '--T is for spiking' "$train" --task cartpole --T 4 --out refused.safetensors
+refuses 'cartpole: an unknown neuron' 2 "neuron 'lief'" "$train" --task cartpole --neuron lief --out refused.safetensors
+for other in '--epochs 3' '--dataset mnist' '--model mlp' '--samples 9' '--rounds 0' '--enough 501' '--gamma 2'; do
+    refuses "cartpole: $other makes no sense" 2 "${other% *}" "$train" --task cartpole $other --out refused.safetensors
+done
+printf 'task = "cartpole"\n' >task.toml
+refuses 'cartpole: a task from a file' 2 'command line' "$train" --config task.toml --out refused.safetensors
+expect 'cartpole: --help' 0 'exploration' "$train" --task cartpole --help
+long=(--task cartpole --neuron if --rounds 40 --enough 500 --seed 1)
+succeeds 'cartpole: an uninterrupted run' "$train" "${long[@]}" --out whole_policy.safetensors
+"$train" "${long[@]}" --out stopped_policy.safetensors >out 2>err </dev/null &
+child=$!
+for ((i = 0; i < 500; ++i)); do [ -e stopped_policy.last.safetensors ] && break || sleep 0.02; done
+kill -INT $child
+wait $child
+status=$?
+check 'cartpole: Ctrl-C saves: exit status 130' [ $status = 130 ]
+refuses 'cartpole: the options are the checkpoint'"'"'s' 2 'gamma' "$train" --resume stopped_policy.last.safetensors --gamma 0.9
+succeeds 'cartpole: resumes' "$train" --resume stopped_policy.last.safetensors
+check 'cartpole: bitwise the weights of the uninterrupted run' $files same whole_policy.safetensors stopped_policy.safetensors
+
 # --- Interrupted and killed -----------------------------------------------------------------------
 
 long=(--model lenet "${small[@]}" --epochs 12 --checkpoint-steps 1)
@@ -365,7 +423,7 @@ done
 refuses 'nc_train: unknown option' 2 'no-such' "$train" --no-such-option
 refuses 'nc_convert: unknown option' 2 'no-such' "$convert" --no-such-option
 refuses 'nc_bench: unknown option' 2 'no-such' "$bench" machine --no-such-option
-for command in eval sparsity energy neurobench finetune export info backends; do
+for command in eval sparsity energy neurobench finetune export actions info backends; do
     expect "nc_convert $command --help" 0 'Usage' "$convert" $command --help
 done
 for command in machine kernels infer ann rates bptt train compare; do

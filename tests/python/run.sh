@@ -38,7 +38,7 @@ export NC_BUILD
 
 # PyTorch first. NIR by version: older ones lack v_reset, and other packages are content with them.
 packages=(numpy torch torchvision safetensors onnx onnxscript onnxruntime "nir>=1.0.8" "nirtorch>=2.6" norse snntorch
-    tonic expelliarmus neurobench)
+    tonic expelliarmus neurobench gymnasium)
 venv=${NC_VENV:-${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/neurocuda/python}
 python=$venv/bin/python
 pip=("$python" -m pip install -q --no-input --disable-pip-version-check --retries 1 --timeout 30)
