@@ -166,6 +166,27 @@ def resnet20():
         seeds=(0,), data=("cifar10",), minutes=260, kept=True)
 
 
+def cartpole():
+    """Validation, which chooses the checkpoint, and test are different episodes of 100 each."""
+    def returned(stage, network):
+        return lambda runs: next(n["mean"] for n in runs[stage]["returns"]["networks"] if n["network"] == network)
+    train = "nc_train --task cartpole --seed {seed}"
+    convert = "nc_convert {ann} --dataset cartpole --seed {seed}"
+    return Experiment(
+        "cartpole", "CartPole-v1: policies by double DQN, converted and trained directly",
+        [Stage("ann", train), Stage("snn4", f"{convert} --T 4"), Stage("snn16", f"{convert} --T 16"),
+         Stage("if", f"{train} --neuron if --T 4"), Stage("lif", f"{train} --neuron lif --T 4"),
+         Stage("actions", "nc_convert actions {ann} {snn16}")],
+        [Row("ANN", lambda r: r["ann"]["test_return"], 475, each=True, unit="return"),
+         Row("converted, T = 4", returned("snn4", "SNN"), 475, each=True, unit="return"),
+         Row("converted, T = 16", returned("snn16", "SNN"), 475, each=True, unit="return",
+             peer="29 % of seeds above 195"),
+         Row("IF, trained directly, T = 4", lambda r: r["if"]["test_return"], 475, each=True, unit="return"),
+         Row("LIF, trained directly, T = 4", lambda r: r["lif"]["test_return"], 475, each=True, unit="return"),
+         Row("states with another action, T = 16", lambda r: r["actions"]["different_percent"])],
+        seeds=(0, 1, 2, 3, 4), quick=True, minutes=1)
+
+
 def on_a_card(name, goals):
     """TARGETS' recipe for a network of full size; one seed a lease, checkpointed."""
     data = CIFAR + " --recipe cifar --device cuda --precision bf16"
@@ -212,6 +233,7 @@ EXPERIMENTS = [
          Row("SNN, T = 10", if_accuracy("snn"), 97, peer=f"99.61 on all of N-MNIST ({PLIF})"),
          Row("LIF, trained directly", test_accuracy("lif"), 95)],
         seeds=(0,), data=("nmnist",), label="subset: 1000 training and 100 test recordings", quick=True, minutes=4),
+    cartpole(),
     kernels(),
     ablation(),
     resnet20(),
