@@ -106,7 +106,8 @@ def run_stage(stage, seed, folder, environment, deadline):
     if status != 0:
         raise RuntimeError(f"{stage.name}: exit status {status}")
     result = json.loads((folder / f"{stage.name}.part").read_text())
-    result.update(stage_command=stage.command, wall_seconds=seconds)
+    result.update(stage_command=stage.command, wall_seconds=seconds,
+                  made={"commit": commit(), "machine": machine(), "date": datetime.date.today().isoformat()})
     done.write_text(json.dumps(result))
     for left in (folder / f"{stage.name}.part", clock, start):
         left.unlink()
@@ -171,9 +172,11 @@ def run(experiment, seeds, options, deadline):
     if len(seeds) < 3:
         labels.append("one seed" if len(seeds) == 1 else f"{len(seeds)} seeds")
     label = ", ".join(labels)
+    # Stages may have run on different days.
+    made = {key: ", ".join(sorted({r["made"][key] for runs in per_seed for r in runs.values()}))
+            for key in ("commit", "machine", "date")}
     result = {"experiment": experiment.name, "about": experiment.about, "label": label or None,
-              "command": "bash bench/reproduce.sh " + shlex.join(sys.argv[1:]), "commit": commit(), "seeds": list(seeds),
-              "machine": machine(), "date": datetime.date.today().isoformat(),
+              "command": "bash bench/reproduce.sh " + shlex.join(sys.argv[1:]), "seeds": list(seeds), **made,
               "stages": {s.name: s.command for s in experiment.stages}, "rows": rows}
     out = pathlib.Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
