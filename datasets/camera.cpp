@@ -130,9 +130,8 @@ std::array<double, 2> position(const CameraPath& path, double t) {
 }
 
 // Of each pixel and polarity, OFF first: what its threshold is, as a part of the camera's.
-std::vector<double> draw_mismatch(const EventCamera& c, uint64_t seed) {
+std::vector<double> draw_mismatch(const EventCamera& c, Random& random) {
     constexpr double least = 0.2;  // no pixel fires at nothing
-    Random random(seed, streams::camera_pixels);
     std::vector<double> out(c.side * c.side * 2);
     for (double& scale : out) scale = std::max(least, 1 + c.mismatch * random.normal());
     return out;
@@ -141,9 +140,8 @@ std::vector<double> draw_mismatch(const EventCamera& c, uint64_t seed) {
 // The sensor during one recording.
 class Pixels {
  public:
-    Pixels(const EventCamera& c, const std::vector<double>& mismatch, Random& random,
-           std::vector<Event>& events)
-        : camera_(c), mismatch_(mismatch), random_(random), events_(events) {}
+    Pixels(const EventCamera& c, Random& random, std::vector<Event>& events)
+        : camera_(c), mismatch_(draw_mismatch(c, random)), random_(random), events_(events) {}
 
     void begin(const std::vector<double>& seen) {
         value_ = seen;
@@ -193,7 +191,7 @@ class Pixels {
     }
 
     const EventCamera& camera_;
-    const std::vector<double>& mismatch_;
+    const std::vector<double> mismatch_;
     Random& random_;
     std::vector<Event>& events_;
     // Logs of luminance: now, and where an event is due; the end of the reset, in us.
@@ -211,13 +209,12 @@ void add_noise(std::vector<Event>& events, double rate, int64_t duration, Random
     }
 }
 
-Recording see(const EventCamera& c, const std::vector<double>& mismatch, const uint8_t* picture,
-              size_t h, size_t w, Random random) {
+Recording see(const EventCamera& c, const uint8_t* picture, size_t h, size_t w, Random random) {
     Recording out{c.side, c.side, {}};
     const Scene scene = scene_of(c, picture, h, w);
     const double start = c.start_jitter * random.normal();
     std::vector<double> seen(c.side * c.side);
-    Pixels pixels(c, mismatch, random, out.events);
+    Pixels pixels(c, random, out.events);
     look(scene, c.side, position(c.path, -start), seen);
     pixels.begin(seen);
     for (double t = 0; t < double(c.duration); t += tick) {
@@ -261,9 +258,10 @@ RecordingSource camera_source(LabelledImages images, uint64_t seed, const EventC
         throw Error("[event camera] pictures are [H, W, 1], not " + images.sample.str());
     RecordingSource out;
     out.labels = images.labels;
-    out.recording = [camera, seed, mismatch = draw_mismatch(camera, seed), shape = images.sample,
+    out.simulated = true;
+    out.recording = [camera, seed, shape = images.sample,
                      pictures = std::move(images.images)](size_t i) {
-        return see(camera, mismatch, pictures.data() + i * shape.elements(), shape[0], shape[1],
+        return see(camera, pictures.data() + i * shape.elements(), shape[0], shape[1],
                    Random(seed, streams::camera + i));
     };
     return out;

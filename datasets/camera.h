@@ -49,9 +49,9 @@ struct EventCamera {
     double start_jitter = 1500;  // us: standard deviation of the path's start, fitted
 };
 
-// Simulated recordings of grey pictures, from several threads at a time. Recording i depends on the
-// seed, which the mismatch of all comes from too, and on i only. Error on pictures with colours and
-// on constants that mean nothing, by name.
+// Simulated recordings of grey pictures. Recording i depends on seed and i only: its pixels'
+// mismatch is its own too, so that no network learns one camera's. Error on pictures with colours
+// and on constants that mean nothing, by name.
 RecordingSource camera_source(LabelledImages, uint64_t seed, const EventCamera& = {});
 
 }  // namespace nc

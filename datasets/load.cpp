@@ -2,6 +2,7 @@
 #include <cstdlib>
 #include <filesystem>
 
+#include "datasets/camera.h"
 #include "datasets/cifar.h"
 #include "datasets/events.h"
 #include "datasets/idx.h"
@@ -70,18 +71,17 @@ DataSets load_images(const DataRequest& request, const Normalisation& own, Label
     return out;
 }
 
-DataSets load_mnist(const DataRequest& request, const Normalisation& own) {
+LabelledImages mnist_part(const DataRequest& request, const std::string& prefix) {
+    constexpr int classes = 10;
     const std::string folder = data_folder(request);
-    const auto part = [&](const std::string& prefix) {
-        constexpr int classes = 10;
-        const std::string images =
-            require_file(folder, prefix + "-images-idx3-ubyte", request.name);
-        const std::string labels =
-            require_file(folder, prefix + "-labels-idx1-ubyte", request.name);
-        return read_idx_pair(images, labels, classes);
-    };
-    LabelledImages train = part("train");
-    return load_images(request, own, std::move(train), part("t10k"));
+    const std::string images = require_file(folder, prefix + "-images-idx3-ubyte", request.name);
+    const std::string labels = require_file(folder, prefix + "-labels-idx1-ubyte", request.name);
+    return read_idx_pair(images, labels, classes);
+}
+
+DataSets load_mnist(const DataRequest& request, const Normalisation& own) {
+    LabelledImages train = mnist_part(request, "train");
+    return load_images(request, own, std::move(train), mnist_part(request, "t10k"));
 }
 
 // Counts are not normalised.
@@ -116,6 +116,20 @@ DataSets load_nmnist(const DataRequest& request) {
     return out;
 }
 
+DataSets load_simulated_nmnist(const DataRequest& request) {
+    constexpr uint64_t train_seed = 1, test_seed = 2;
+    DataRequest mnist = request;
+    mnist.name = "mnist";
+    const RecordingSource train = camera_source(mnist_part(mnist, "train"), train_seed);
+    const RecordingSource test = camera_source(mnist_part(mnist, "t10k"), test_seed);
+    constexpr int classes = 10;
+    DataSets out = load_events(request, train, test, classes);
+    out.note = "simulated: MNIST's digits before a model of an event camera, " +
+               std::to_string(out.train->size()) + " + " + std::to_string(out.test->size()) +
+               " recordings";
+    return out;
+}
+
 DataSets load_synthetic(const DataRequest& request) {
     constexpr size_t train = 2000, test = 400;
     constexpr uint64_t train_seed = 1, test_seed = 2;
@@ -138,7 +152,7 @@ std::string find_file(const std::string& folder, const std::string& name) {
 }
 
 std::vector<std::string> dataset_names() {
-    return {"mnist", "fashion-mnist", "cifar10", "nmnist", "synthetic-events"};
+    return {"mnist", "fashion-mnist", "cifar10", "nmnist", "nmnist-simulated", "synthetic-events"};
 }
 
 DataSets load_data(const DataRequest& request) {
@@ -152,6 +166,7 @@ DataSets load_data(const DataRequest& request) {
         return load_images(request, own, std::move(train), read_cifar10(folder, false));
     }
     if (request.name == "nmnist") return load_nmnist(request);
+    if (request.name == "nmnist-simulated") return load_simulated_nmnist(request);
     if (request.name == "synthetic-events") return load_synthetic(request);
     throw Error("[load_data] unknown data set '" + request.name + "'", ErrorKind::data,
                 suggestion(request.name, dataset_names()));

@@ -11,6 +11,5 @@ constexpr uint64_t shuffle = uint64_t(0xda02) << 48;    // + epoch
 constexpr uint64_t augment = uint64_t(0xda03) << 48;    // + epoch << 32 + batch (modulo 2^48)
 constexpr uint64_t synthetic = uint64_t(0xda04) << 48;  // + sample
 constexpr uint64_t camera = uint64_t(0xda05) << 48;     // + recording
-constexpr uint64_t camera_pixels = uint64_t(0xda06) << 48;
 
 }  // namespace nc::streams
