@@ -26,6 +26,9 @@ struct Settings {
     std::vector<size_t> batches = {1};
     std::vector<std::string> modes = {"auto"}, convs = {"auto"};
     size_t latency_runs = 0;
+    std::string real = "nmnist", simulated = "nmnist-simulated";  // data sets
+    size_t skip = 0;
+    bool test = false;  // their test part
     bool layers = false, floats = false, recompute = false, frames = false;
     std::string dump;
 };
@@ -43,5 +46,8 @@ int run_infer(const Settings&);
 int run_ann(const Settings&);
 int run_rates(const Settings&);
 int run_train(const Settings&);
+
+// On event recordings, in events.cpp.
+int run_events(const Settings&);
 
 }  // namespace nc::bench
