@@ -17,11 +17,10 @@ struct StreamCase {
 struct Decision {
     int64_t t = 0;  // us: when the last frame it took was full
     size_t answer = 0, steps = 0;
-    double seconds = 0;       // of computing: counting events into frames, and all steps
-    double last_seconds = 0;  // of that, from the last frame's end to the answer
-    // Neurons that could have spiked and did, over the steps; weights that events met, borders
-    // counted as inside: added, or multiplied where frames are counts.
-    double possible = 0, spikes = 0, additions = 0, multiplications = 0;
+    double seconds = 0;               // of computing: counting events into frames, and all steps
+    double last_seconds = 0;          // of that, from the last frame's end to the answer
+    double possible = 0, spikes = 0;  // neurons that could have spiked and did, over the steps
+    std::vector<float> frames;        // [steps, H, W, 2]
 };
 
 // What a network says of events, from events[from] on: frames follow one another from time t on.
