@@ -66,6 +66,12 @@ say 'Decisions: test recordings as a stream, with and without deciding early'
 build/nc_bench stream "$model" "${from[@]}" --margin 0,1,2,4 --threads 1 --samples "$samples" \
     --json "$run/stream.json" --force
 
+recorded=("${NC_DATA:-/nonexistent}"/nmnist/Test/*/00001.bin)
+if [ -f "${recorded[0]}" ]; then
+    say "Decisions on a file of events: ${recorded[0]}"
+    build/nc_bench stream "$model" "${recorded[0]}" --margin 2 --threads 1
+fi
+
 say 'Spikes and modelled energy of whole recordings'
 build/nc_convert sparsity "$model" "${from[@]}" --samples "$samples" --json "$run/sparsity.json" --force
 build/nc_convert energy "$model" "${from[@]}" --samples "$samples" --json "$run/energy.json" --force

@@ -65,13 +65,14 @@ void decide_all(const Streamed& s, const RecordingSource& test, size_t samples, 
     }
 }
 
-// The decisions of one file, one after another until its events end.
+// The decisions of one file, one after another while its events fill a frame.
 void decide_file(const Streamed& s, const std::string& path, const Use& use) {
     const Recording recording = read_recording(Source(path), {});
     Runtime runtime = s.runtime();
     size_t from = 0;
-    for (int64_t t = recording.events.front().t; from < recording.events.size();)
-        use(decide(runtime, recording, s.how, from, t), -1);
+    int64_t t = recording.events.front().t;
+    do use(decide(runtime, recording, s.how, from, t), -1);
+    while (recording.events.back().t >= t + s.how.window);
 }
 
 double microseconds(std::vector<double> seconds, double q) {

@@ -368,9 +368,9 @@ holds 'nc_bench stream: decides early when told to' stream.json \
     '[r["steps_mean"] for r in j["rows"]] == [4, 1] and j["rows"][0]["macs"] == 4 * j["rows"][1]["macs"] > 0 and j["rows"][0]["acs"] > j["rows"][1]["acs"] > 0 and all(r["decisions"] == 6 and 0 <= r["accuracy"] <= 100 and 0 < r["sparsity"] < 100 and 0 < r["latency_us_p50"] <= r["compute_us_p50"] for r in j["rows"])'
 expect 'nc_bench stream: real recordings' 0 '^2 test recordings of nmnist' "$bench" stream lif.safetensors --dataset nmnist
 succeeds 'nc_bench stream: a file of events' "$bench" stream lif.safetensors data/nmnist/Test/1/00002.bin --margin 0 \
-    --window 60ms --json file.json
+    --window 50ms --json file.json
 holds 'nc_bench stream: decisions until the events end' file.json \
-    '[(a["t_us"], a["steps"]) for a in j["answers"]] == [(241000, 4), (481000, 4)] and j["rows"][0]["accuracy"] is None'
+    '[(a["t_us"], a["steps"]) for a in j["answers"]] == [(201000, 4), (401000, 4)] and j["rows"][0]["accuracy"] is None'
 refuses 'nc_bench stream: an analog network' 2 'no spiking neurons' "$bench" stream events.safetensors
 refuses 'nc_bench stream: a network for pictures' 2 "'mnist' is no data set of recordings" "$bench" stream snn.safetensors
 refuses 'nc_bench stream: another sensor' 2 '34 x 34' "$bench" stream snn.safetensors data/nmnist/Test/1/00002.bin --window 60ms
