@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "datasets/streams.h"
 
@@ -88,15 +87,13 @@ Scene scene_of(const EventCamera& c, const uint8_t* picture, size_t h, size_t w)
     Scene out{side, std::vector<double>(side * side)};
     double luminance[256];
     for (int byte = 0; byte < 256; ++byte) luminance[byte] = std::pow(byte / 255.0, c.gamma);
-    // What is too large to be seen is cut off.
     const ptrdiff_t top = (ptrdiff_t(side) - ptrdiff_t(h)) / 2;
     const ptrdiff_t left = (ptrdiff_t(side) - ptrdiff_t(w)) / 2;
-    for (ptrdiff_t y = std::max<ptrdiff_t>(0, -top); y < ptrdiff_t(h) && top + y < ptrdiff_t(side);
-         ++y)
-        for (ptrdiff_t x = std::max<ptrdiff_t>(0, -left);
-             x < ptrdiff_t(w) && left + x < ptrdiff_t(side); ++x)
-            out.values[size_t((top + y) * ptrdiff_t(side) + left + x)] =
-                luminance[picture[y * ptrdiff_t(w) + x]];
+    for (size_t i = 0; i < out.values.size(); ++i) {  // black around the picture
+        const ptrdiff_t y = ptrdiff_t(i / side) - top, x = ptrdiff_t(i % side) - left;
+        if (y >= 0 && y < ptrdiff_t(h) && x >= 0 && x < ptrdiff_t(w))
+            out.values[i] = luminance[picture[size_t(y) * w + size_t(x)]];
+    }
     if (c.blur > 0) blur(out.values, side, c.blur);
     for (double& value : out.values) {
         const double light = c.dark_on_light ? 1 - value : value;

@@ -14,7 +14,7 @@ struct CameraPath {
     int64_t step = 10'000;
     std::vector<std::array<double, 2>> points;  // (x, y), at least one
 };
-// The triangle of N-MNIST's three saccades, of about 100 ms each.
+// The triangle of N-MNIST's three saccades, of about 100 ms each; fitted as below.
 CameraPath nmnist_saccades();
 
 struct HotPixel {
