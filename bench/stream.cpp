@@ -192,7 +192,8 @@ Decision decide(Runtime& runtime, const Recording& recording, const StreamCase& 
         out.seconds += end - begin;
         out.last_seconds = end - full;
         ++out.steps;
-    } while (out.steps < c.T && !(c.margin > 0 && lead(logits) >= c.margin));
+    } while (out.steps < c.T && from < events.size() &&
+             !(c.margin > 0 && lead(logits) >= c.margin));
     out.t = t;
     out.answer = size_t(std::max_element(logits.begin(), logits.end()) - logits.begin());
     for (const LayerActivity& layer : runtime.activity()) {

@@ -23,7 +23,8 @@ struct Decision {
     std::vector<float> frames;        // [steps, H, W, 2]
 };
 
-// What a network says of events, from events[from] on: frames follow one another from time t on.
+// What a network says of events, from events[from] on: frames follow one another from time t on,
+// while there are events.
 // Moves `from` and `t` to where the next decision begins. Error when the sensor is not the
 // network's input.
 Decision decide(Runtime&, const Recording&, const StreamCase&, size_t& from, int64_t& t);
