@@ -10,13 +10,13 @@ usage: bash bench/demo.sh [--model SNN.safetensors] [--dataset NAME] [--epochs N
 
 Installs what is missing (as root or with sudo), builds the programs, and shows what a spiking network
 does on a stream of events: its decisions with their latency, its sparsity and modelled energy, and
-its NIR file. Without a model one is trained, in about two minutes.
+its NIR file. Without a model one is trained and converted, in about two minutes.
 The data set: the model's, or N-MNIST where NC_DATA has it, or MNIST before a simulated camera, or
 moving shapes. Leaves the model and the figures in DIR (run/demo).
 END
 }
 
-model='' dataset='' epochs=6 samples=1000 run=run/demo
+model='' dataset='' epochs=5 samples=1000 run=run/demo
 while [ $# -gt 0 ]; do
     case $1 in
         --model) model=${2:?--model wants a file} && shift 2 ;;
@@ -56,9 +56,12 @@ if [ -z "$model" ]; then
         fi
     fi
     model=$run/snn.safetensors
-    say "Training a network of LIF neurons on $dataset ($epochs epochs of $samples recordings)"
-    build/nc_train --model cnn-nmnist --neuron lif --dataset "$dataset" --T 10 --batch 32 --epochs "$epochs" \
-        --samples "$samples" --seed 0 --out "$model" --force
+    say "Training a network on $dataset ($epochs epochs of $samples recordings)"
+    build/nc_train --model cnn-nmnist --dataset "$dataset" --T 10 --batch 32 --epochs "$epochs" \
+        --samples "$samples" --seed 0 --out "$run/ann.safetensors" --force
+    say 'Converting it to spikes'
+    build/nc_convert "$run/ann.safetensors" --dataset "$dataset" --T 10 --fold after --batch 32 --qcfs-epochs 2 \
+        --if-epochs 3 --samples "$samples" --seed 0 --out "$model" --force
 fi
 from=(${dataset:+--dataset "$dataset"})
 
