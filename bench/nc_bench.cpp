@@ -242,6 +242,8 @@ int main(int argc, char** argv) {
         "  nc_bench rates resnet20 --T 16 --rates 1,5,20,50\n"
         "  nc_bench bptt --neuron if --T 4,16 --elements 8388608\n"
         "  nc_bench train --model cnn-nmnist --T 16 --batch 32\n"
+        "  nc_bench events --real nmnist --simulated nmnist-simulated --samples 1000\n"
+        "  nc_bench stream snn.safetensors --dataset nmnist --margin 0,2 --threads 1\n"
         "  nc_bench compare before.json now.json --max-ratio 1.1\n"
         "Exit codes: 0 success, 1 compare found a slower row, 2 bad usage.");
 
@@ -349,6 +351,46 @@ int main(int argc, char** argv) {
         ->type_name("DIR");
     add_measuring_options(*training, s);
 
+    CLI::App* events = app.add_subcommand(
+        "events",
+        "what recordings of two data sets are like, side by side; picture by picture "
+        "where both have the same");
+    events->add_option("--real", s.real, "data set of recordings")->capture_default_str();
+    events->add_option("--simulated", s.simulated, "data set to compare with it")
+        ->capture_default_str();
+    events->add_flag("--test", s.test, "the test recordings, not those for training");
+    events->add_option("--skip", s.skip, "recordings to leave out at the start");
+    events->add_option("--samples", s.common.samples, "recordings to compare (default: all)");
+    events->add_option("--data", s.common.data, "folder of the data sets (default: NC_DATA)");
+    add_output_options(*events, s.common);
+
+    CLI::App* stream = app.add_subcommand(
+        "stream",
+        "events in, decisions out: recordings through the inference runtime, a frame at "
+        "a time, until the answer is clear");
+    stream->add_option("model", s.model, "a spiking network for recordings")
+        ->required()
+        ->type_name("SNN.safetensors");
+    stream->add_option("recordings", s.recordings,
+                       "files of events (default: the data set's test recordings)");
+    stream->add_option("--dataset", s.dataset, "data set of recordings (default: the model's)");
+    stream
+        ->add_option("--margin", s.margins,
+                     "decide once the mean logits' largest leads by this, a list; 0: never early")
+        ->delimiter(',')
+        ->capture_default_str()
+        ->check(CLI::NonNegativeNumber);
+    stream
+        ->add_option("--window", s.window,
+                     "time of a frame (default: training recordings' mean over T)")
+        ->type_name("30ms");
+    stream->add_option("--samples", s.common.samples, "recordings (default: all)");
+    stream->add_option("--threads", s.threads, "numbers of threads, a list (default: all)")
+        ->delimiter(',')
+        ->check(CLI::Range(1, 1024));
+    stream->add_option("--data", s.common.data, "folder of the data sets (default: NC_DATA)");
+    add_output_options(*stream, s.common);
+
     CLI::App* comparing = app.add_subcommand(
         "compare", "the rows two results share; exit 1 when one is slower in the second");
     comparing->add_option("a", s.compare_a, "before")->required()->type_name("A.json");
@@ -366,6 +408,8 @@ int main(int argc, char** argv) {
         if (ann->parsed()) return bench::run_ann(s);
         if (rates->parsed()) return bench::run_rates(s);
         if (training->parsed()) return bench::run_train(s);
+        if (events->parsed()) return bench::run_events(s);
+        if (stream->parsed()) return bench::run_stream(s);
         return run_compare(s);
     });
 }

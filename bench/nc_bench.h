@@ -26,6 +26,12 @@ struct Settings {
     std::vector<size_t> batches = {1};
     std::vector<std::string> modes = {"auto"}, convs = {"auto"};
     size_t latency_runs = 0;
+    std::string real = "nmnist", simulated = "nmnist-simulated";  // data sets
+    size_t skip = 0;
+    bool test = false;            // their test part
+    std::string dataset, window;  // of a stream: where it comes from, the time of a frame
+    std::vector<std::string> recordings;
+    std::vector<double> margins = {0, 2};
     bool layers = false, floats = false, recompute = false, frames = false;
     std::string dump;
 };
@@ -43,5 +49,9 @@ int run_infer(const Settings&);
 int run_ann(const Settings&);
 int run_rates(const Settings&);
 int run_train(const Settings&);
+
+// On event recordings, in events.cpp and stream.cpp.
+int run_events(const Settings&);
+int run_stream(const Settings&);
 
 }  // namespace nc::bench

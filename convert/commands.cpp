@@ -206,8 +206,9 @@ LoadedData load(const Common& common, const DataOptions& options, const ModelInf
     out.test = at_most(*out.sets.test, common.samples);
     out.subset = out.test->size() < out.sets.test->size() || !out.sets.note.empty();
     const std::string what = out.sets.test->steps() > 0 ? "test recordings" : "test images";
-    out.label =
-        fmt::format("{} {}{}", count(out.test->size()), what, out.subset ? " (a subset)" : "");
+    const bool simulated = out.sets.note.starts_with("simulated");
+    out.label = fmt::format("{}{} {}{}", count(out.test->size()), simulated ? " simulated" : "",
+                            what, out.subset && !simulated ? " (a subset)" : "");
     return out;
 }
 

@@ -56,7 +56,7 @@ std::unique_ptr<Dataset> subset(const Dataset&, std::vector<uint32_t> indices);
 
 // What the programs load by name.
 struct DataRequest {
-    std::string name;              // mnist, fashion-mnist, cifar10, nmnist, synthetic-events
+    std::string name;              // of dataset_names()
     std::string root;              // --data; empty: NC_DATA, then the places Debian's packages use
     int T = 0;                     // bins of recordings when framing is empty (0: 16)
     std::string framing;           // "tonic:bins=10", ...

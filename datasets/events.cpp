@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <mutex>
 
 #include "datasets/augment.h"
 #include "datasets/recordings.h"
@@ -15,8 +16,10 @@ namespace {
 class EventDataset : public Dataset {
  public:
     EventDataset(const RecordingSource& source, int classes, const Framing& framing)
-        : labels_(source.labels), classes_(classes) {
-        for (size_t i = 0; i < labels_.size(); ++i) add(source.recording(i), i, framing);
+        : source_(source), classes_(classes), framing_(framing), framed_(source.labels.size()) {
+        const bool on_demand = source.simulated && framing.fixed_frames();
+        for (size_t i = 0; i < (on_demand ? std::min<size_t>(size(), 1) : size()); ++i)
+            most_frames_ = std::max(most_frames_, framed(i).end.size() - 1);
     }
 
     void set_steps(size_t steps) { steps_ = steps; }
@@ -25,11 +28,11 @@ class EventDataset : public Dataset {
         return height_ == other.height_ && width_ == other.width_;
     }
 
-    size_t size() const override { return labels_.size(); }
+    size_t size() const override { return framed_.size(); }
     Shape sample_shape() const override { return {height_, width_, 2}; }
     int classes() const override { return classes_; }
     int steps() const override { return int(steps_); }
-    int32_t label(size_t i) const override { return labels_.at(i); }
+    int32_t label(size_t i) const override { return source_.labels.at(i); }
 
     Batch batch(Compute& compute, const std::vector<uint32_t>& indices,
                 const AugmentOptions& options, Random& random) const override {
@@ -45,18 +48,30 @@ class EventDataset : public Dataset {
             const size_t sample = indices[i];
             out.labels.push_back(label(sample));
             const kernels::Augment shift = draw_augment(options, sample_shape(), 0, random);
-            const size_t first = first_frame_[sample];
-            const size_t frames = std::min(steps_, first_frame_[sample + 1] - first);
-            for (size_t t = 0; t < frames; ++t) count(first + t, shift, x + (t * n + i) * frame);
+            const Frames& frames = framed(sample);
+            for (size_t t = 0; t < std::min(steps_, frames.end.size() - 1); ++t)
+                count(frames, t, shift, x + (t * n + i) * frame);
         }
         out.x = counts.to(*compute.allocator);
         return out;
     }
 
  private:
-    void add(const Recording& recording, size_t sample, const Framing& framing) {
+    struct Frames {
+        std::vector<uint16_t> cells;
+        std::vector<uint32_t> end;  // frame t is cells [end[t], end[t + 1])
+    };
+
+    const Frames& framed(size_t sample) const {
+        const std::lock_guard lock(mutex_);
+        Frames& out = framed_[sample];
+        if (out.end.empty()) out = frame(source_.recording(sample));
+        return out;
+    }
+
+    Frames frame(const Recording& recording) const {
         constexpr size_t most_cells = size_t(1) << 16;
-        if (sample == 0) {
+        if (height_ == 0) {
             height_ = recording.height;
             width_ = recording.width;
             if (height_ * width_ * 2 > most_cells)
@@ -66,22 +81,20 @@ class EventDataset : public Dataset {
         } else if (recording.height != height_ || recording.width != width_) {
             throw Error("[events] recordings of different sensors", ErrorKind::data);
         }
-        const auto bounds = frame_bounds(recording, framing);
-        most_frames_ = std::max(most_frames_, bounds.size() - 1);
-        for (size_t f = 0; f + 1 < bounds.size(); ++f) {
-            for (size_t i = bounds[f]; i < bounds[f + 1]; ++i) {
-                const Event& e = recording.events[i];
-                cells_.push_back(uint16_t((e.y * width_ + e.x) * 2 + e.p));
-            }
-            frame_end_.push_back(cells_.size());
+        const auto bounds = frame_bounds(recording, framing_);
+        Frames out;
+        for (size_t i = bounds.front(); i < bounds.back(); ++i) {
+            const Event& e = recording.events[i];
+            out.cells.push_back(uint16_t((e.y * width_ + e.x) * 2 + e.p));
         }
-        first_frame_.push_back(frame_end_.size() - 1);
+        for (const size_t bound : bounds) out.end.push_back(uint32_t(bound - bounds.front()));
+        return out;
     }
 
     // Adds a frame's events to counts [H, W, 2], moved as the image kernel moves pixels.
-    void count(size_t frame, const kernels::Augment& shift, float* counts) const {
-        for (size_t i = frame_end_[frame]; i < frame_end_[frame + 1]; ++i) {
-            const size_t cell = cells_[i], pixel = cell / 2;
+    void count(const Frames& frames, size_t t, const kernels::Augment& shift, float* counts) const {
+        for (size_t i = frames.end[t]; i < frames.end[t + 1]; ++i) {
+            const size_t cell = frames.cells[i], pixel = cell / 2;
             const int64_t y = int64_t(pixel / width_) - shift.y;
             const int64_t x = int64_t(pixel % width_) - shift.x;
             if (y < 0 || y >= int64_t(height_) || x < 0 || x >= int64_t(width_)) continue;
@@ -89,12 +102,13 @@ class EventDataset : public Dataset {
         }
     }
 
-    std::vector<int32_t> labels_;
+    RecordingSource source_;
     int classes_;
-    size_t height_ = 0, width_ = 0, steps_ = 0, most_frames_ = 0;
-    std::vector<uint16_t> cells_;            // of all frames of all samples
-    std::vector<size_t> frame_end_ = {0};    // frame f is cells [frame_end_[f], frame_end_[f + 1])
-    std::vector<size_t> first_frame_ = {0};  // [samples + 1]
+    Framing framing_;
+    mutable size_t height_ = 0, width_ = 0;  // of the first recording
+    size_t steps_ = 0, most_frames_ = 0;
+    mutable std::mutex mutex_;
+    mutable std::vector<Frames> framed_;  // of each sample, once it was asked for
 };
 
 }  // namespace

@@ -34,9 +34,20 @@ Recording parse_nmnist(const std::vector<uint8_t>& file, const std::string& path
 struct RecordingSource {
     std::vector<int32_t> labels;
     std::function<Recording(size_t)> recording;  // i < labels.size(); all of one sensor size
+    bool simulated = false;  // they are made, not read: nothing about them can be wrong
 };
 
-// Both parts of a data set, framed now and kept as 2 bytes an event; batches are counts [T, N, H,
+// What load_data frames, by the names of event_dataset_names(). Error as there.
+struct RecordingSets {
+    RecordingSource train, test;
+    int classes = 0;
+    std::string note;  // as of DataSets
+};
+RecordingSets load_recordings(const std::string& name, const std::string& root);
+std::vector<std::string> event_dataset_names();
+
+// Both parts of a data set, framed now (simulated ones when they are first asked for, if the
+// framing allows) and kept as 2 bytes an event; batches are counts [T, N, H,
 // W, 2]. Framings whose number of frames depends on the recording (a window, a count) take the
 // largest of both parts; shorter recordings end in empty frames. Of augmentation only shift is
 // known (crop is the same); anything else is an Error.

@@ -1,7 +1,9 @@
 // Data sets by name: where their files lie and how they are normalised.
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 
+#include "datasets/camera.h"
 #include "datasets/cifar.h"
 #include "datasets/events.h"
 #include "datasets/idx.h"
@@ -10,6 +12,8 @@ namespace nc {
 namespace {
 
 namespace fs = std::filesystem;
+
+constexpr int digits = 10;  // classes of MNIST and its relatives
 
 // The folder <root>/<name> of the first root that has it: --data alone when given, else NC_DATA,
 // else where Debian's packages put data sets.
@@ -70,23 +74,52 @@ DataSets load_images(const DataRequest& request, const Normalisation& own, Label
     return out;
 }
 
-DataSets load_mnist(const DataRequest& request, const Normalisation& own) {
+LabelledImages mnist_part(const DataRequest& request, const std::string& prefix) {
     const std::string folder = data_folder(request);
-    const auto part = [&](const std::string& prefix) {
-        constexpr int classes = 10;
-        const std::string images =
-            require_file(folder, prefix + "-images-idx3-ubyte", request.name);
-        const std::string labels =
-            require_file(folder, prefix + "-labels-idx1-ubyte", request.name);
-        return read_idx_pair(images, labels, classes);
-    };
-    LabelledImages train = part("train");
-    return load_images(request, own, std::move(train), part("t10k"));
+    const std::string images = require_file(folder, prefix + "-images-idx3-ubyte", request.name);
+    const std::string labels = require_file(folder, prefix + "-labels-idx1-ubyte", request.name);
+    return read_idx_pair(images, labels, digits);
+}
+
+DataSets load_mnist(const DataRequest& request, const Normalisation& own) {
+    LabelledImages train = mnist_part(request, "train");
+    return load_images(request, own, std::move(train), mnist_part(request, "t10k"));
+}
+
+RecordingSets nmnist(const DataRequest& request) {
+    constexpr size_t all_train = 60000, all_test = 10000;
+    const fs::path folder = data_folder(request);
+    RecordingSets out = {nmnist_source((folder / "Train").string()),
+                         nmnist_source((folder / "Test").string()), digits, ""};
+    const size_t train = out.train.labels.size(), test = out.test.labels.size();
+    if (train != all_train || test != all_test)
+        out.note =
+            "subset: " + std::to_string(train) + " + " + std::to_string(test) + " recordings";
+    return out;
+}
+
+RecordingSets simulated_nmnist(DataRequest request) {
+    constexpr uint64_t train_seed = 1, test_seed = 2;
+    request.name = "mnist";
+    RecordingSets out = {camera_source(mnist_part(request, "train"), train_seed),
+                         camera_source(mnist_part(request, "t10k"), test_seed), digits, ""};
+    out.note = "simulated: MNIST's digits before a model of an event camera, " +
+               std::to_string(out.train.labels.size()) + " + " +
+               std::to_string(out.test.labels.size()) + " recordings";
+    return out;
+}
+
+RecordingSets synthetic_events() {
+    constexpr size_t train = 2000, test = 400;
+    constexpr uint64_t train_seed = 1, test_seed = 2;
+    return {synthetic_source(train, train_seed), synthetic_source(test, test_seed),
+            synthetic_classes,
+            "simulated: moving shapes, " + std::to_string(train) + " + " + std::to_string(test) +
+                " recordings"};
 }
 
 // Counts are not normalised.
-DataSets load_events(const DataRequest& request, const RecordingSource& train,
-                     const RecordingSource& test, int classes) {
+DataSets load_events(const DataRequest& request) {
     if (!request.mean.empty() || !request.std.empty())
         throw Error("[load_data] " + request.name +
                     " holds counts of events: mean and std do not apply");
@@ -95,34 +128,14 @@ DataSets load_events(const DataRequest& request, const RecordingSource& train,
         request.framing.empty()
             ? Framing{Framing::Kind::tonic_bins, request.T > 0 ? request.T : default_steps}
             : parse_framing(request.framing);
-    EventDataSets sets = event_datasets(train, test, classes, framing);
+    const RecordingSets recordings = load_recordings(request.name, request.root);
+    EventDataSets sets =
+        event_datasets(recordings.train, recordings.test, recordings.classes, framing);
     DataSets out;
     out.train = std::move(sets.train);
     out.test = std::move(sets.test);
     out.framing = framing.str();
-    return out;
-}
-
-DataSets load_nmnist(const DataRequest& request) {
-    constexpr size_t all_train = 60000, all_test = 10000;
-    const fs::path folder = data_folder(request);
-    const RecordingSource train = nmnist_source((folder / "Train").string());
-    const RecordingSource test = nmnist_source((folder / "Test").string());
-    constexpr int classes = 10;
-    DataSets out = load_events(request, train, test, classes);
-    if (out.train->size() != all_train || out.test->size() != all_test)
-        out.note = "subset: " + std::to_string(out.train->size()) + " + " +
-                   std::to_string(out.test->size()) + " recordings";
-    return out;
-}
-
-DataSets load_synthetic(const DataRequest& request) {
-    constexpr size_t train = 2000, test = 400;
-    constexpr uint64_t train_seed = 1, test_seed = 2;
-    DataSets out = load_events(request, synthetic_source(train, train_seed),
-                               synthetic_source(test, test_seed), synthetic_classes);
-    out.note = "simulated: moving shapes, " + std::to_string(train) + " + " + std::to_string(test) +
-               " recordings";
+    out.note = recordings.note;
     return out;
 }
 
@@ -137,8 +150,25 @@ std::string find_file(const std::string& folder, const std::string& name) {
     return "";
 }
 
+std::vector<std::string> event_dataset_names() {
+    return {"nmnist", "nmnist-simulated", "synthetic-events"};
+}
+
 std::vector<std::string> dataset_names() {
-    return {"mnist", "fashion-mnist", "cifar10", "nmnist", "synthetic-events"};
+    std::vector<std::string> out = {"mnist", "fashion-mnist", "cifar10"};
+    for (const std::string& name : event_dataset_names()) out.push_back(name);
+    return out;
+}
+
+RecordingSets load_recordings(const std::string& name, const std::string& root) {
+    DataRequest request;
+    request.name = name;
+    request.root = root;
+    if (name == "nmnist") return nmnist(request);
+    if (name == "nmnist-simulated") return simulated_nmnist(request);
+    if (name == "synthetic-events") return synthetic_events();
+    throw Error("[load_recordings] '" + name + "' is no data set of recordings", ErrorKind::data,
+                suggestion(name, event_dataset_names()));
 }
 
 DataSets load_data(const DataRequest& request) {
@@ -151,8 +181,9 @@ DataSets load_data(const DataRequest& request) {
         LabelledImages train = read_cifar10(folder, true);
         return load_images(request, own, std::move(train), read_cifar10(folder, false));
     }
-    if (request.name == "nmnist") return load_nmnist(request);
-    if (request.name == "synthetic-events") return load_synthetic(request);
+    const auto events = event_dataset_names();
+    if (std::find(events.begin(), events.end(), request.name) != events.end())
+        return load_events(request);
     throw Error("[load_data] unknown data set '" + request.name + "'", ErrorKind::data,
                 suggestion(request.name, dataset_names()));
 }

@@ -13,5 +13,6 @@ constexpr uint64_t synthetic = uint64_t(0xda04) << 48;  // + sample
 constexpr uint64_t cartpole = uint64_t(0xda05) << 48;   // + episode: where it starts
 constexpr uint64_t explore = uint64_t(0xda06) << 48;    // + episode or step
 constexpr uint64_t replay = uint64_t(0xda07) << 48;     // + update
+constexpr uint64_t camera = uint64_t(0xda08) << 48;     // + recording
 
 }  // namespace nc::streams

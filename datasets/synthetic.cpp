@@ -53,6 +53,7 @@ Recording draw(Random random, int32_t label) {
 
 RecordingSource synthetic_source(size_t count, uint64_t seed) {
     RecordingSource out;
+    out.simulated = true;
     for (size_t i = 0; i < count; ++i) out.labels.push_back(int32_t(i % synthetic_classes));
     out.recording = [seed](size_t i) {
         return draw(Random(seed, streams::synthetic + i), int32_t(i % synthetic_classes));

@@ -247,7 +247,8 @@ int train_and_report(const CLI::App& app, Settings& s, const Model* resume,
     const auto validation = subset(*training, split.validation);
     std::string label = sets.note;
     if (training->size() < sets.train->size())
-        label = fmt::format("subset: {} + {} samples", training->size(), test->size());
+        label = fmt::format("subset: {} + {} samples{}{}", training->size(), test->size(),
+                            label.empty() ? "" : " of ", label);
 
     ModelInfo info;
     info.dataset = s.dataset;

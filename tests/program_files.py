@@ -3,6 +3,7 @@
 Uses Python's standard library only (meson brings Python along).
 """
 import json
+import os
 import random
 import struct
 import sys
@@ -26,6 +27,17 @@ def write_idx(folder, train, test, seed=1):
             f.write(struct.pack(">4I", 0x803, count, 28, 28) + b"".join(map(image, labels)))
         with open(f"{folder}/{part}-labels-idx1-ubyte", "wb") as f:
             f.write(struct.pack(">2I", 0x801, count) + labels)
+
+
+def write_nmnist(folder):
+    """Two recordings for training and two for tests, of 4 and 5 events (x, y, ON, microseconds)."""
+    events = [(1, 2, 1, 1000), (1, 2, 0, 3000), (5, 5, 1, 95000), (6, 5, 1, 250000), (6, 6, 0, 300000)]
+    for part in ("Train", "Test"):
+        for number, label, count in ((1, 3, 4), (2, 1, 5)):
+            os.makedirs(f"{folder}/{part}/{label}", exist_ok=True)
+            with open(f"{folder}/{part}/{label}/{number:05}.bin", "wb") as f:
+                for x, y, on, t in events[:count]:
+                    f.write(bytes((x, y, on << 7 | t >> 16, t >> 8 & 255, t & 255)))
 
 
 def safetensors(path):
@@ -93,4 +105,4 @@ if __name__ == "__main__":
     if command == "idx":
         write_idx(arguments[0], int(arguments[1]), int(arguments[2]))
     else:
-        {"same": same_tensors, "poison": poison, "patch": patch, "require": require}[command](*arguments)
+        {"same": same_tensors, "poison": poison, "patch": patch, "require": require, "nmnist": write_nmnist}[command](*arguments)

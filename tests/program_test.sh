@@ -426,7 +426,7 @@ refuses 'nc_bench: unknown option' 2 'no-such' "$bench" machine --no-such-option
 for command in eval sparsity energy neurobench finetune export actions info backends; do
     expect "nc_convert $command --help" 0 'Usage' "$convert" $command --help
 done
-for command in machine kernels infer ann rates bptt train compare; do
+for command in machine kernels infer ann rates bptt train events stream compare; do
     expect "nc_bench $command --help" 0 'Usage' "$bench" $command --help
 done
 mkdir step
@@ -435,6 +435,43 @@ expect 'nc_bench train: recordings, drawn weights' 0 'train.linear_lif/T5-batch3
 check 'nc_bench train: what it dumps' bash -c '[ "$(ls step | tr "\n" " ")" = "input.npy labels.npy model.safetensors run.json stepped.safetensors " ]'
 expect 'nc_bench train: pictures of a model' 0 '2 test samples of mnist' \
     "$bench" train --model snn.safetensors --T 2 --batch 2 --seconds 0
+$files nmnist data/nmnist
+succeeds 'nc_bench events: a data set beside itself' "$bench" events --simulated nmnist --json events_same.json
+holds 'nc_bench events: figures of hand-made recordings' events_same.json \
+    '(lambda r: r == j["simulated"] and r["events a recording"] == 4.5 and abs(r["- standard deviation"] ** 2 - 0.5) < 1e-9 and abs(r["ON %"] - 200 / 3) < 1e-9 and r["duration ms"] == 274 and [r["events from %s ms" % w] for w in ("0 to 90", "90 to 220", "220 to 320")] == [2, 1, 1.5] and abs(r["active pixels %"] - 350 / 1156) < 1e-9 and r["interval at a pixel ms, percentile 50"] == 2.025 and r["rate, events in 10 ms"][0] == 2 and r["rate, events in 10 ms"][30] == 0.5)(j["real"])'
+holds 'nc_bench events: a recording is like itself' events_same.json \
+    'j["paired"] and abs(j["image_correlation"] - 1) < 1e-9 and abs(j["polarity_correlation"] - 1) < 1e-9 and abs(j["rate_correlation"] - 1) < 1e-9 and j["rate_difference_percent"] == 0 and j["samples"] == 2'
+succeeds 'nc_bench events: other pictures' "$bench" events --test --simulated synthetic-events --json other.json
+holds 'nc_bench events: other pictures are not paired' other.json \
+    'not j["paired"] and j["image_correlation"] is None and j["rate_difference_percent"] > 100'
+succeeds 'nc_bench events: of simulated recordings' "$bench" events --simulated nmnist-simulated --skip 1 --samples 1
+refuses 'nc_bench events: no recordings' 2 'mnist.*no data set of recordings' "$bench" events --real mnist
+refuses 'nc_bench events: more than there are' 2 'recordings 1 to 4 of 2' "$bench" events --skip 1 --samples 3
+refuses 'nc_bench events: missing data' 2 'nmnist is in none of: nowhere' "$bench" events --data nowhere
+refuses 'nc_bench events: never overwrites' 2 'events_same.json' "$bench" events --simulated nmnist --json events_same.json
+mkdir lone && cp -r data/nmnist lone/
+expect 'data: what nmnist-simulated needs' 2 'datasets/fetch.sh mnist' "$bench" events --data lone
+refuses 'data: nmnist-simulated without MNIST' 2 'lone/mnist' "$train" --model cnn-nmnist --dataset nmnist-simulated --data lone --out refused.safetensors
+
+succeeds 'train: recordings of a simulated camera' "$train" --model cnn-nmnist-3x3 --neuron lif \
+    --dataset nmnist-simulated --T 4 --samples 64 --batch 8 --epochs 2 --theta 0.3 --out lif.safetensors
+expect 'eval: simulated recordings, and says so' 0 '20 simulated test recordings' "$convert" eval lif.safetensors --samples 20
+expect 'eval: real recordings' 0 'on nmnist, 2 test recordings' "$convert" eval lif.safetensors --dataset nmnist
+succeeds 'nc_bench stream: simulated recordings' "$bench" stream lif.safetensors --samples 6 --threads 1 \
+    --margin 0,1e-9 --json stream.json
+holds 'nc_bench stream: decides early when told to' stream.json \
+    '[r["steps_mean"] for r in j["rows"]] == [4, 1] and j["rows"][0]["macs"] == 4 * j["rows"][1]["macs"] > 0 and j["rows"][0]["acs"] > j["rows"][1]["acs"] > 0 and all(r["decisions"] == 6 and 0 <= r["accuracy"] <= 100 and 0 < r["sparsity"] < 100 and 0 < r["latency_us_p50"] <= r["compute_us_p50"] for r in j["rows"])'
+expect 'nc_bench stream: real recordings' 0 '^2 test recordings of nmnist' "$bench" stream lif.safetensors --dataset nmnist
+succeeds 'nc_bench stream: a file of events' "$bench" stream lif.safetensors data/nmnist/Test/1/00002.bin --margin 0 \
+    --window 50ms --json file.json
+holds 'nc_bench stream: decisions until the events end' file.json \
+    '[(a["t_us"], a["steps"]) for a in j["answers"]] == [(201000, 4), (301000, 2)] and j["rows"][0]["accuracy"] is None'
+refuses 'nc_bench stream: an analog network' 2 'no spiking neurons' "$bench" stream events.safetensors
+refuses 'nc_bench stream: a network for pictures' 2 "'mnist' is no data set of recordings" "$bench" stream snn.safetensors
+refuses 'nc_bench stream: another sensor' 2 '34 x 34' "$bench" stream snn.safetensors data/nmnist/Test/1/00002.bin --window 60ms
+refuses 'nc_bench stream: no such file' 2 'absent.bin' "$bench" stream lif.safetensors absent.bin --window 60ms
+refuses 'nc_bench stream: a window without a unit' 2 'unit' "$bench" stream lif.safetensors --window 60
+refuses 'nc_bench stream: no model' 3 'absent.safetensors' "$bench" stream absent.safetensors
 refuses 'nc_bench train: unknown network' 3 'lennet' "$bench" train --model lennet --T 2
 expect 'a mistyped option is suggested' 2 "did you mean '--epochs'" "$train" --model mlp "${small[@]}" --epoch 1 --out refused.safetensors
 printf 'model = "mlp"\ndataset = "mnist"\nepochs = 1\nseed = 1\n' >run.toml
