@@ -166,6 +166,32 @@ def resnet20():
         seeds=(0,), data=("cifar10",), minutes=260, kept=True)
 
 
+def nmnist_simulated():
+    """Networks that learn from simulated events only, tested on real ones."""
+    data = "--dataset nmnist-simulated --samples 6000 --T 10 --seed {seed}"
+
+    def figure(side, name):
+        return lambda runs: runs["events"][side][name]
+    alike = [("events a recording", "events"), ("- standard deviation", "events"), ("ON %", "%"),
+             ("active pixels %", "%"), ("autocorrelation, lag 1", ""), ("autocorrelation, lag 4", "")]
+    return Experiment(
+        "nmnist-simulated", "cnn-nmnist trained on events simulated from MNIST, tested on the real recordings at hand",
+        [Stage("ann", f"nc_train --model cnn-nmnist --epochs 8 {data}"),
+         Stage("snn", f"nc_convert {{ann}} --fold after {data}"),
+         Stage("real_ann", "nc_convert eval {ann} --dataset nmnist"),
+         Stage("real_snn", "nc_convert eval {snn} --dataset nmnist"),
+         Stage("all", "nc_convert eval {snn}"),
+         Stage("events", "nc_bench events --real nmnist --simulated nmnist-simulated --skip 500 --samples 500")],
+        [Row("ANN, real recordings", lambda r: r["real_ann"]["accuracy"]),
+         Row("SNN, T = 10, real recordings", lambda r: r["real_snn"]["accuracy"], 95),
+         Row("SNN, T = 10, 10 000 simulated", lambda r: r["all"]["accuracy"]),
+         *(Row(f"{side}: {name.removeprefix('- ')}", figure(side, name), unit=unit)
+           for name, unit in alike for side in ("real", "simulated")),
+         Row("correlation of events a pixel, same digit", lambda r: r["events"]["image_correlation"], unit=""),
+         Row("correlation of rates over time", lambda r: r["events"]["rate_correlation"], unit="")],
+        seeds=(0,), data=("mnist", "nmnist"), label="simulated events; 100 real test recordings", minutes=25)
+
+
 def cartpole():
     """Validation, which chooses the checkpoint, and test are different episodes of 100 each."""
     def returned(stage, network):
@@ -233,6 +259,7 @@ EXPERIMENTS = [
          Row("SNN, T = 10", if_accuracy("snn"), 97, peer=f"99.61 on all of N-MNIST ({PLIF})"),
          Row("LIF, trained directly", test_accuracy("lif"), 95)],
         seeds=(0,), data=("nmnist",), label="subset: 1000 training and 100 test recordings", quick=True, minutes=4),
+    nmnist_simulated(),
     cartpole(),
     kernels(),
     ablation(),

@@ -7,6 +7,7 @@ cd "$(dirname "$0")/.."
 usage() {
     cat <<'END'
 usage: bash bench/reproduce.sh --list | --quick | --all | NAME... [--seeds LIST] [--minutes N] [--out DIR] [--fresh]
+       bash bench/reproduce.sh --demo    events in, decisions out: see bench/demo.sh --help
 
 Runs experiments (--list names them): trains, converts and measures on the whole test set, prints each figure beside
 published ones and the goal, says PASS or SHORT, and writes bench/results/NAME.json (--out: into DIR).
@@ -23,6 +24,10 @@ END
 for word; do
     case $word in -h | --help) usage; exit 0 ;; esac
 done
+if [ "$1" = --demo ]; then
+    shift
+    exec bash bench/demo.sh "$@"
+fi
 need_packages python3
 case " $* " in *' --list '*) exec python3 bench/reproduce.py "$@" ;; esac
 if [ -z "${NC_BUILD:-}" ]; then

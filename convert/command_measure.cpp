@@ -177,9 +177,10 @@ int eval_analog(const Measurement& o, Compute& compute, const Model& model) {
 
 // What a smaller T, a cached first layer or fewer spikes would make of the saving: a table, and
 // what follows from it in words.
-std::string what_would_save(const Measured& m, const Energy& e, size_t frames, Json& json) {
+std::string what_would_save(const Measured& m, const Energy& e, size_t frames,
+                            const std::string& measure, Json& json) {
     std::vector<std::vector<std::string>> rows = {
-        {"T", "accuracy %", "saving %", "first layer not cached: %"}};
+        {"T", measure + " %", "saving %", "first layer not cached: %"}};
     size_t most = 0;
     Json table = Json::array();
     bool cached = false;
@@ -202,14 +203,16 @@ std::string what_would_save(const Measured& m, const Energy& e, size_t frames, J
     json["by_T"] = table;
     json["positive_up_to_T"] = most > 0 ? Json(most) : Json(nullptr);
     json["break_even_rate"] = number_or_null(rate);
-    std::string text = "what would make the saving positive, at the measured rates:\n";
+    std::string text = "the saving by T, at the measured rates:\n";
     text += text_table(rows);
-    text += most == size_t(m.T) ? fmt::format("it is at T = {}", most)
-            : most > 0          ? fmt::format("it is up to T = {}", most)
-                                : std::string("it is at no T");
-    if (rate > 0 && std::isfinite(rate))
-        text += fmt::format("; at T = {} it would be {} {:.1f} % of the spikes", m.T,
-                            rate < 1 ? "with fewer than" : "up to", 100 * rate);
+    text += most == size_t(m.T) ? fmt::format("it is positive at T = {}", most)
+            : most > 0          ? fmt::format("it is positive up to T = {}", most)
+                                : std::string("it is positive at no T");
+    if (rate >= 1 && std::isfinite(rate))
+        text += fmt::format(", and would be with up to {:.1f} times the spikes", rate);
+    else if (rate > 0 && std::isfinite(rate))
+        text += fmt::format("; at T = {} it would be with fewer than {:.1f} % of the spikes", m.T,
+                            100 * rate);
     else if (rate == 0)
         text += fmt::format("; at T = {} the multiplications alone cost more", m.T);
     return text + "\n";
@@ -320,7 +323,8 @@ int energy_command(int argc, char** argv) {
         const size_t frames = frames_of(*r.data.test, ann_frames);
         const Energy e = energy(*r.measured.operations, digital_45nm(), frames);
         r.json["energy"] = to_json(e);
-        const std::string savings = what_would_save(r.measured, e, frames, r.json["energy"]);
+        const std::string savings =
+            what_would_save(r.measured, e, frames, r.data.measure, r.json["energy"]);
         add_environment(r.json, compute);
         std::vector<std::vector<std::string>> rows = {
             {"layer", "input", "MACs a sample", "ACs a sample", "dense MACs"}};
