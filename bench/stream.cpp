@@ -68,6 +68,15 @@ void decide_all(const Streamed& s, const RecordingSource& test, size_t samples, 
 // The decisions of one file, one after another while its events fill a frame.
 void decide_file(const Streamed& s, const std::string& path, const Use& use) {
     const Recording recording = read_recording(Source(path), {});
+    const int64_t first = recording.events.front().t, last = recording.events.back().t;
+    constexpr int64_t most_time = int64_t(1) << 61;  // so that sums and differences hold
+    constexpr uint64_t most_frames = 10'000'000;
+    if (first < -most_time || last > most_time ||
+        uint64_t(last - first) / uint64_t(s.how.window) > most_frames)
+        throw Error(
+            fmt::format("[stream] {}: events from {} to {} us are more than {} frames of {} us",
+                        path, first, last, most_frames, s.how.window),
+            ErrorKind::data, "a longer --window takes fewer");
     Runtime runtime = s.runtime();
     size_t from = 0;
     int64_t t = recording.events.front().t;

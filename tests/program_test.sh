@@ -469,6 +469,10 @@ holds 'nc_bench stream: decisions until the events end' file.json \
 refuses 'nc_bench stream: an analog network' 2 'no spiking neurons' "$bench" stream events.safetensors
 refuses 'nc_bench stream: a network for pictures' 2 "'mnist' is no data set of recordings" "$bench" stream snn.safetensors
 refuses 'nc_bench stream: another sensor' 2 '34 x 34' "$bench" stream snn.safetensors data/nmnist/Test/1/00002.bin --window 60ms
+# An event at y = 240 adds 8192 us to those after it.
+python3 -c 'open("hours.bin", "wb").write(bytes((1, 2, 128, 0, 9)) + bytes((0, 240, 0, 0, 0)) * 1300 + bytes((1, 2, 0, 0, 9)))'
+refuses 'nc_bench stream: hours of nothing' 2 'from 9 to 10649609 us are more than 10000000 frames of 1 us' \
+    "$bench" stream lif.safetensors hours.bin --window 1us
 refuses 'nc_bench stream: no such file' 2 'absent.bin' "$bench" stream lif.safetensors absent.bin --window 60ms
 refuses 'nc_bench stream: a window without a unit' 2 'unit' "$bench" stream lif.safetensors --window 60
 refuses 'nc_bench stream: no model' 3 'absent.safetensors' "$bench" stream absent.safetensors
