@@ -28,7 +28,6 @@ void check_expressible(const Graph& g) {
     std::string refused, hint;
     for (const Node& node : g.nodes) {
         std::string why;
-        if (std::holds_alternative<BatchNorm>(node.op)) why = "is not folded";
         if (is_activation(node.op)) {
             why = "is no spiking neuron";
             hint = "`nc_convert MODEL --dataset ...` makes a spiking network first";
@@ -271,7 +270,8 @@ NirOptions parse_nir_options(const std::string& start, const std::string& pool,
 
 Graph nir_form(Graph g, const NirOptions& options, int T) {
     check_expressible(g);
-    g = without_sums(normalise_thresholds(pool_by_windows(fold_amplitudes(std::move(g)))));
+    g = pool_by_windows(fold_amplitudes(fold_batch_norm(std::move(g))));
+    g = without_sums(normalise_thresholds(std::move(g)));
     if (options.start == NirOptions::Start::bias) g = start_by_bias(std::move(g), T);
     if (options.pool == NirOptions::Pool::sum) g = pool_by_sums(std::move(g));
     if (options.compat == NirOptions::Compat::strict) g = plain_convolutions(std::move(g));

@@ -22,8 +22,8 @@ NirOptions parse_nir_options(const std::string& start, const std::string& pool,
                              const std::string& compat);
 
 // The network as NIR can say it: spikes are 1 and thresholds of neurons that subtract them are 1,
-// with weights, biases and v(0) divided by them; sums stand at the neuron; no global pooling. This
-// graph, run, is what the file says: reading it back gives the same spikes bit for bit. T: for
+// with weights, biases and v(0) divided by them; sums stand at the neuron; BatchNorm is in the
+// weights; no global pooling. This graph, run, is what the file says: reading it back gives the same spikes bit for bit. T: for
 // Start::bias. Error (kind model): every node without a form in NIR, named.
 Graph nir_form(Graph, const NirOptions& = {}, int T = 0);
 
