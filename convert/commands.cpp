@@ -204,11 +204,11 @@ LoadedData load(const Common& common, const DataOptions& options, const ModelInf
                     ErrorKind::data);
     out.train = at_most(*out.sets.train, common.samples);
     out.test = at_most(*out.sets.test, common.samples);
-    out.subset = out.test->size() < out.sets.test->size() || !out.sets.note.empty();
+    out.subset = out.test->size() < out.sets.test->size() || out.sets.note.starts_with("subset");
     const std::string what = out.sets.test->steps() > 0 ? "test recordings" : "test images";
     const bool simulated = out.sets.note.starts_with("simulated");
     out.label = fmt::format("{}{} {}{}", count(out.test->size()), simulated ? " simulated" : "",
-                            what, out.subset && !simulated ? " (a subset)" : "");
+                            what, out.subset ? " (a subset)" : "");
     return out;
 }
 
