@@ -5,7 +5,10 @@
 bench/reproduce.sh is its mean and, where the README shows one, its deviation. Figures have as many decimals as they are
 written with.
 
-usage: python3 bench/results.py [--write] [README]
+usage: python3 bench/results.py [--write] [--complete] [README]
+
+--write puts the files' figures into the README. --complete: a figure in a table of the results without a file is a
+problem too.
 """
 import json
 import pathlib
@@ -78,26 +81,32 @@ def held(text, problems):
     out = re.sub(f"{SOURCE}|{FIGURE}", replaced, text)
     if found != text.count("<!--="):
         problems.append(f"{text.count('<!--=') - found} marks do not follow a figure")
-    # Within the results every number of a table is a figure or names something.
+    return out, found
+
+
+def unmarked(text):
+    """Figures in the tables of the results that no file stands behind."""
     results = text.partition("\n## Results\n")[2].partition("\n## ")[0]
+    out = []
     for line in results.splitlines():
         if line.startswith("|"):
             for cell in line.strip("|").split("|")[1:]:
-                for number in re.findall(r"\d+\.\d+", re.sub(f"{SOURCE}|{FIGURE}", "", cell)):
-                    problems.append(f"{number} in the table row '{line[:60]}...' has no file")
-    return out, found
+                out += re.findall(r"\d+\.\d+", re.sub(f"{SOURCE}|{FIGURE}", "", cell))
+    return out
 
 
 def main():
     words = sys.argv[1:]
-    write = "--write" in words
-    names = [word for word in words if word != "--write"]
+    names = [word for word in words if not word.startswith("--")]
     readme = pathlib.Path(names[0]) if names else ROOT / "README.md"
     problems = []
     text, found = held(readme.read_text(), problems)
-    if write:
+    if "--write" in words:
         readme.write_text(text)
-    print("\n".join(problems + [f"{found} figures, {len(problems)} problems"]))
+    left = unmarked(text)
+    if "--complete" in words and left:
+        problems.append(f"no file stands behind {', '.join(left)}")
+    print("\n".join(problems + [f"{found} figures of files, {len(left)} of tables without one, {len(problems)} problems"]))
     return 1 if problems or found == 0 else 0
 
 

@@ -3,6 +3,7 @@
 cd "$(dirname "$0")/.." || exit 2
 . tests/script.sh
 NC_BUILD=$(cd "${NC_BUILD:?names the build to use}" && pwd)
+root=$PWD
 export NC_BUILD
 
 # A copy of the scripts, so that run/ is the test's own.
@@ -56,6 +57,23 @@ holds 'the label says what it is of' results/long.json 'j["label"] == "simulated
 sed -i 's/epochs=300/epochs=2/' table.py
 reproduce long
 check 'another command is run anew' grep -q 'its command has changed' err
+
+check "README: its figures are the files'" python3 "$root/bench/results.py"
+mkdir -p bench/results && cp results/low.json bench/results/
+# readme TEXT: a README whose results are this table.
+readme() { printf '# A\n\n## Results\n\n%s\n\n## Limits\n' "$1" >readme.md; }
+readme '| SNN<!--from low--> | 0.0 ± 0.0<!--=ANN--> |'
+check 'figures: what differs is a problem' bash -c '! python3 bench/results.py readme.md >said && grep -q "README has 0.0 ± 0.0" said'
+check 'figures: --write puts them right' bash -c '! python3 bench/results.py --write readme.md && python3 bench/results.py readme.md'
+check 'figures: mean and deviation' python3 -c 'import json
+row = json.load(open("results/low.json"))["rows"][0]
+assert f"""| {row["mean"]:.1f} ± {row["sd"]:.1f}<!--=ANN--> |""" in open("readme.md").read()'
+for wrong in '<!--from none-->1.0<!--=ANN-->' '<!--from low-->1.0<!--=nothing-->' '<!--from low-->a<!--=ANN-->' '1.0'; do
+    readme "| x | $wrong |"
+    check "figures: a problem: $wrong" bash -c '! python3 bench/results.py readme.md'
+done
+readme '| y | 2.5 |'
+check 'figures: --complete wants a file for each' bash -c '! python3 bench/results.py --complete readme.md >said && grep -q "behind 2.5" said'
 
 if [ ! -e /dev/nvidiactl ]; then
     reproduce card
