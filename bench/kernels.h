@@ -62,6 +62,7 @@ struct Case {
 struct NamedCase {
     std::string name;  // family.kernel/size
     std::function<Case(Compute&)> make;
+    bool host_only = false;  // no table of a device has it
 };
 
 std::vector<NamedCase> dense_cases();    // gemm, conv

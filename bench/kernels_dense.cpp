@@ -1,10 +1,12 @@
 // Matrix products and convolutions at the sizes that networks use.
 #include <fmt/format.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <memory>
+#include <optional>
 
 #include "bench/kernels.h"
 
@@ -38,11 +40,55 @@ std::vector<float> absolute(std::vector<float> v) {
 // ----------------------------------------------------------------------------------------------
 // gemm
 
+ConvShape layer(size_t n, size_t size, size_t cin, size_t k, size_t cout, size_t stride,
+                size_t pad) {
+    return {.n = n,
+            .h = size,
+            .w = size,
+            .cin = cin,
+            .kh = k,
+            .kw = k,
+            .cout = cout,
+            .stride_h = stride,
+            .stride_w = stride,
+            .pad_h = pad,
+            .pad_w = pad};
+}
+
+// b packed beforehand, as a compiled analog network has its weights: a 1x1 convolution of m pixels.
+struct Packed {
+    const kernels::Analog& kernels;
+    ConvShape shape;
+    size_t parts;
+    Tensor weights, scratch;
+
+    Packed(const char* table, const float* b, size_t m, size_t n, size_t k, int threads)
+        : kernels(*kernels::analog(table)),
+          shape(layer(1, m, k, 1, n, 1, 0)),
+          parts(size_t(threads)) {
+        shape.w = 1;  // m pixels in a row
+        const auto method = kernels::ConvMethod::direct;
+        weights = Tensor({kernels.packed_floats(method, shape)});
+        kernels.pack(method, b, weights.data<float>(), shape);
+        scratch = Tensor({parts * kernels.scratch(method, shape)}, DType::u8);
+    }
+    void run(const float* a, float* c) const {
+        const size_t own = scratch.bytes() / parts;
+#pragma omp parallel num_threads(int(parts))
+        for (size_t part = size_t(omp_get_thread_num()); part < parts;
+             part += size_t(omp_get_num_threads()))
+            kernels.conv(kernels::ConvMethod::direct, a, weights.data<float>(), {}, c, shape,
+                         static_cast<char*>(const_cast<void*>(scratch.raw())) + part * own, part,
+                         parts);
+    }
+};
+
 struct GemmData {
     Compute& compute;
     bool transpose_a, transpose_b;
     size_t m, n, k;
     Values<float> a, b, c;
+    std::optional<Packed> packed;
 
     GemmData(Compute& where, bool ta, bool tb, size_t m_, size_t n_, size_t k_,
              std::vector<float> a_, std::vector<float> b_)
@@ -58,9 +104,13 @@ struct GemmData {
         bring(compute, a, b, c);
         compute.reserve(compute.table->gemm.gemm_scratch(ta, tb, m, n, k, compute.queue.threads));
     }
+    void pack() { packed.emplace(compute.table->name, b.data(), m, n, k, compute.queue.threads); }
     void run() const {
-        compute.table->gemm.gemm(compute.queue, transpose_a, transpose_b, a.data(), b.data(),
-                                 nullptr, false, c.data(), m, n, k);
+        if (packed)
+            packed->run(a.data(), c.data());
+        else
+            compute.table->gemm.gemm(compute.queue, transpose_a, transpose_b, a.data(), b.data(),
+                                     nullptr, false, c.data(), m, n, k);
     }
     // The whole product there; its first rows by the reference.
     bool correct() const {
@@ -80,6 +130,22 @@ struct GemmData {
                             compute.queue.precision);
     }
 };
+
+NamedCase packed_case(size_t n) {
+    return {fmt::format("gemm/packed/{0}x{0}x{0}", n),
+            [=](Compute& compute) {
+                auto d =
+                    std::make_shared<GemmData>(compute, false, false, n, n, n,
+                                               random_floats(n * n, 1), random_floats(n * n, 2));
+                d->pack();
+                Case c;
+                c.operations = 2.0 * double(n) * double(n) * double(n);
+                c.run = [d] { d->run(); };
+                c.correct = [d] { return d->correct(); };
+                return c;
+            },
+            true};
+}
 
 NamedCase gemm_case(const std::string& label, bool transpose_a, bool transpose_b, size_t m,
                     size_t n, size_t k) {
@@ -175,21 +241,6 @@ struct ConvData {
     }
 };
 
-ConvShape layer(size_t n, size_t size, size_t cin, size_t k, size_t cout, size_t stride,
-                size_t pad) {
-    return {.n = n,
-            .h = size,
-            .w = size,
-            .cin = cin,
-            .kh = k,
-            .kw = k,
-            .cout = cout,
-            .stride_h = stride,
-            .stride_w = stride,
-            .pad_h = pad,
-            .pad_w = pad};
-}
-
 // share: of the inputs that are not zero; only their products are counted.
 NamedCase conv_case(Pass pass, const std::string& network, const ConvShape& s, double share) {
     const bool sparse = share < 1;
@@ -218,10 +269,15 @@ NamedCase conv_case(Pass pass, const std::string& network, const ConvShape& s, d
 
 std::vector<NamedCase> dense_cases() {
     std::vector<NamedCase> cases = {
-        gemm_case("", false, false, 2048, 2048, 2048), gemm_case("", false, false, 512, 512, 512),
-        gemm_case("", true, false, 1024, 1024, 1024),  gemm_case("", false, true, 1024, 1024, 1024),
-        gemm_case("mlp/", false, false, 64, 256, 784), gemm_case("mlp/", true, false, 784, 256, 64),
-        gemm_case("mlp/", false, true, 64, 256, 256),  gemm_case("mlp/", false, false, 64, 10, 256),
+        gemm_case("", false, false, 2048, 2048, 2048),
+        gemm_case("", false, false, 512, 512, 512),
+        gemm_case("", true, false, 1024, 1024, 1024),
+        gemm_case("", false, true, 1024, 1024, 1024),
+        packed_case(2048),
+        gemm_case("mlp/", false, false, 64, 256, 784),
+        gemm_case("mlp/", true, false, 784, 256, 64),
+        gemm_case("mlp/", false, true, 64, 256, 256),
+        gemm_case("mlp/", false, false, 64, 10, 256),
         gemm_case("mlp/", false, false, 1, 256, 784),
     };
     const std::pair<const char*, ConvShape> layers[] = {

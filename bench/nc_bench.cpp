@@ -127,6 +127,7 @@ int measure_all(const Settings& s, const std::vector<bench::NamedCase>& cases) {
     if (text) fmt::print("{}\n", bench::row_header());
     for (const auto& c : cases)
         for (const auto& compute : computes) {
+            if (c.host_only && !compute->on_host()) continue;
             rows.push_back(bench::measure(machine, c, *compute, s.seconds));
             if (text) fmt::print("{}\n", bench::row_text(rows.back()));
             std::fflush(stdout);
