@@ -88,6 +88,8 @@ Signal Compiler::layer(const Op& op, size_t node, Fire* fire) {
     out.timed = in.timed;
     const bool integers = whole_ && whole_->native[node];
     integers ? integer_layer(layer, in) : float_layer(layer, in);
+    const kernels::StageCosts& costs = *kernels::stage_costs(plan_.table->name);
+    layer.dense_above = dense_above(costs, layer.shape, layer.adding);
     if (fire != nullptr) {
         if (!integers && layer.path != RuntimePath::event)
             layer.sums = make_floats(out.elements(), true);

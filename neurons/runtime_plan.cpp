@@ -14,7 +14,6 @@ Compiler::Compiler(const Graph& graph, const RuntimeOptions& options) : options_
     if (plan_.table == nullptr || plan_.table->cuda)
         refuse("there are no CPU kernels to run on: see NC_ISA");
     plan_.kernels = kernels::stages(plan_.table->name);
-    plan_.costs = kernels::stage_costs(plan_.table->name);
     if (options.integers) whole_ = whole_network(plan_.graph);
     if (whole_) {
         plan_.integers = kernels::integer_stages(plan_.table->name);

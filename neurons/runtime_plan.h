@@ -96,6 +96,7 @@ struct Layer {
     std::optional<Fire> fire;
     RuntimePath path;
     kernels::Adding adding;  // what its sums cost by
+    double dense_above = 0;  // automatic: events a step above which the sum over all is faster
     size_t number;           // among the weight layers
     size_t width() const { return (shape.cout + 15) / 16 * 16; }
     size_t pixels() const { return shape.out_h() * shape.out_w(); }
@@ -150,7 +151,6 @@ struct Plan {
     const kernels::Table<float>* table = nullptr;
     const kernels::Stages* kernels = nullptr;
     const kernels::IntegerStages* integers = nullptr;  // null: the network is computed in floats
-    const kernels::StageCosts* costs = nullptr;
     size_t most_steps = SIZE_MAX;  // of a run
     std::vector<Stage> stages;
     std::vector<bool> once;  // by stage: done for the first steps of a sample only
@@ -164,8 +164,9 @@ struct Plan {
 
 Plan compile(const Graph&, const RuntimeOptions&);
 void check_supported(const Graph&);  // Error (kind model) that names all that cannot be run
-// Which path is faster for so many events of all steps, by what the table's kernels cost.
-bool dense_is_faster(const Plan&, const Layer&, size_t steps, size_t events);
+// Events a step above which summing over all inputs is faster, by what the table's kernels cost:
+// both costs are proportional to the steps, plus so much an event.
+double dense_above(const kernels::StageCosts&, const kernels::ConvShape&, kernels::Adding);
 
 constexpr size_t most_steps = 32;                // of a chunk
 constexpr size_t slab_bytes = 256 << 10;         // weights that stay in the second cache

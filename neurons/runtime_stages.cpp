@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 
 namespace nc::plan {
@@ -43,9 +44,9 @@ class Runner {
             size_t events = 0;
             for (size_t i = 0; i < place_.threads; ++i)
                 events += place_.counters[i].list_events[s.list];
-            dense =
-                s.path == RuntimePath::dense || (s.path == RuntimePath::automatic &&
-                                                 dense_is_faster(plan_, s, place_.steps, events));
+            dense = s.path == RuntimePath::dense ||
+                    (s.path == RuntimePath::automatic &&
+                     double(events) > s.dense_above * double(place_.steps));
             if (place_.thread == 0) own().layer_events[s.number] += events;
         } else if (place_.thread == 0) {
             own().layer_events[s.number] +=
@@ -401,9 +402,14 @@ void check_supported(const Graph& g) {
         throw Error("[runtime] " + refused, ErrorKind::model, "nc_convert eval runs such networks");
 }
 
-bool dense_is_faster(const Plan& plan, const Layer& layer, size_t steps, size_t events) {
-    return plan.costs->dense(layer.shape, layer.adding, steps, events) <
-           plan.costs->sums(layer.shape, layer.adding, steps, events);
+double dense_above(const kernels::StageCosts& costs, const kernels::ConvShape& s,
+                   kernels::Adding adding) {
+    constexpr size_t many = 1 << 20;
+    const double dense = costs.dense(s, adding, 1, 0), sums = costs.sums(s, adding, 1, 0);
+    const double dense_event = (costs.dense(s, adding, 1, many) - dense) / double(many);
+    const double event = (costs.sums(s, adding, 1, many) - sums) / double(many);
+    if (event > dense_event) return (dense - sums) / (event - dense_event);
+    return dense < sums ? -1 : std::numeric_limits<double>::infinity();
 }
 
 size_t slab_rows(const Layer& layer) {
