@@ -90,6 +90,8 @@ def kernels():
         rows += [
             Row(f"sgemm, n = 2048, {table}", kernel_figure(f"^gemm/2048.*/{table}/"), sgemm, peer="OpenBLAS 92",
                 unit="% of FMA peak"),
+            Row(f"- weights packed beforehand, {table}", kernel_figure(f"^gemm/packed/2048.*/{table}/"), sgemm,
+                unit="% of FMA peak"),
             Row(f"convolution forward, {table}", kernel_figure(f"^conv.forward/resnet18.*/{table}/"), peer="ONNX Runtime 93",
                 unit="% of FMA peak"),
             Row(f"convolution backward, {table}", kernel_figure(f"^conv.backward.*/resnet18.*/{table}/"),
@@ -103,7 +105,7 @@ def kernels():
     return Experiment(
         "kernels", "kernels against the limits of the same cores, all threads",
         [Stage("kernels", "nc_bench kernels --table avx2,avx512 "
-                          "--filter 'gemm/2048|resnet18|spike.linear_.*rate-0.1'"),
+                          "--filter 'gemm/(packed/)?2048|resnet18|spike.linear_.*rate-0.1'"),
          Stage("bptt_avx2", "NC_ISA=avx2 nc_bench bptt --T 4 --elements 33554432"),
          Stage("bptt_avx512", "NC_ISA=avx512 nc_bench bptt --T 4 --elements 33554432")],
         rows, seeds=(0,), minutes=4)
@@ -235,8 +237,7 @@ EXPERIMENTS = [
          Stage("snn32", f"nc_convert {{ann}} --T 32 {MLP}")],
         [Row("ANN", test_accuracy("ann"), peer="97.8"),
          Row("SNN, T = 32", if_accuracy("snn32"), 98.4, peer="97.4"),
-         Row("SNN, T = 32, above its ANN", lambda r: r["snn32"]["if_accuracy"] - r["ann"]["test_accuracy"],
-             0, required=False),
+         Row("SNN, T = 32, above its ANN", lambda r: r["snn32"]["if_accuracy"] - r["ann"]["test_accuracy"], 0),
          Row("SNN, T = 8", if_accuracy("snn8")),
          Row("SNN, T = 8 below T = 32", lambda r: r["snn32"]["if_accuracy"] - r["snn8"]["if_accuracy"], 0.1,
              less=True)],
@@ -264,6 +265,6 @@ EXPERIMENTS = [
     kernels(),
     ablation(),
     resnet20(),
-    on_a_card("resnet18", {"ann": 96.0, 4: 95.5, 8: 95.9, 32: 96.08}),
+    on_a_card("resnet18", {"ann": 96.0, 4: 95.5, 8: 95.9, 32: 96.09}),
     on_a_card("vgg16", {"ann": None, 4: None, 8: None}),
 ]

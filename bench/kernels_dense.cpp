@@ -131,24 +131,8 @@ struct GemmData {
     }
 };
 
-NamedCase packed_case(size_t n) {
-    return {fmt::format("gemm/packed/{0}x{0}x{0}", n),
-            [=](Compute& compute) {
-                auto d =
-                    std::make_shared<GemmData>(compute, false, false, n, n, n,
-                                               random_floats(n * n, 1), random_floats(n * n, 2));
-                d->pack();
-                Case c;
-                c.operations = 2.0 * double(n) * double(n) * double(n);
-                c.run = [d] { d->run(); };
-                c.correct = [d] { return d->correct(); };
-                return c;
-            },
-            true};
-}
-
 NamedCase gemm_case(const std::string& label, bool transpose_a, bool transpose_b, size_t m,
-                    size_t n, size_t k) {
+                    size_t n, size_t k, bool packed = false) {
     return {fmt::format("gemm/{}{}x{}x{}{}", label, m, n, k,
                         transpose_a   ? "-transposed_a"
                         : transpose_b ? "-transposed_b"
@@ -157,12 +141,14 @@ NamedCase gemm_case(const std::string& label, bool transpose_a, bool transpose_b
                 auto d =
                     std::make_shared<GemmData>(compute, transpose_a, transpose_b, m, n, k,
                                                random_floats(m * k, 1), random_floats(k * n, 2));
+                if (packed) d->pack();
                 Case c;
                 c.operations = 2.0 * double(m) * double(n) * double(k);
                 c.run = [d] { d->run(); };
                 c.correct = [d] { return d->correct(); };
                 return c;
-            }};
+            },
+            packed};
 }
 
 // ----------------------------------------------------------------------------------------------
@@ -273,7 +259,7 @@ std::vector<NamedCase> dense_cases() {
         gemm_case("", false, false, 512, 512, 512),
         gemm_case("", true, false, 1024, 1024, 1024),
         gemm_case("", false, true, 1024, 1024, 1024),
-        packed_case(2048),
+        gemm_case("packed/", false, false, 2048, 2048, 2048, true),
         gemm_case("mlp/", false, false, 64, 256, 784),
         gemm_case("mlp/", true, false, 784, 256, 64),
         gemm_case("mlp/", false, true, 64, 256, 256),

@@ -24,9 +24,8 @@ struct Decision {
 };
 
 // What a network says of events, from events[from] on: frames follow one another from time t on,
-// while there are events.
-// Moves `from` and `t` to where the next decision begins. Error when the sensor is not the
-// network's input.
+// while there are events. Moves `from` and `t` to where the next decision begins. Error when the
+// sensor is not the network's input.
 Decision decide(Runtime&, const Recording&, const StreamCase&, size_t& from, int64_t& t);
 
 }  // namespace nc::bench

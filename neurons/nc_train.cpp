@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 #include <numeric>
 #include <sstream>
 
@@ -16,7 +15,6 @@ namespace {
 using namespace nc;
 using program::choose;
 using program::given;
-namespace fs = std::filesystem;
 
 // Every option, by name.
 struct Settings {
@@ -321,15 +319,7 @@ int train_and_report(const CLI::App& app, Settings& s, const Model* resume,
         result["accuracy_at_t"] = e.accuracy_at_t;
         result["sparsity"] = e.sparsity();
     }
-    if (!s.files.out.empty()) {
-        Model model;
-        model.graph = trained.graph;
-        model.info = info;
-        model.info.provenance["result"] = result;
-        save_model(s.files.out, model);
-        result["out"] = s.files.out;
-        if (s.files.checkpoint.empty()) fs::remove(t.checkpoint);
-    }
+    program::save_trained(s.files, trained.graph, info, result);
     log.write({{"stage", "result"}, {"result", result}});
 
     std::string text;

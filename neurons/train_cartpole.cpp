@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <filesystem>
 
 #include "neurons/dqn.h"
 #include "neurons/train_options.h"
@@ -157,15 +156,7 @@ int train_cartpole(const CLI::App& app, CartPoleSettings& s, const Model* resume
                    {"steps", trained.steps},
                    {"episodes", trained.episodes},
                    {"seconds", trained.seconds}};
-    if (!s.files.out.empty()) {
-        Model model;
-        model.graph = trained.graph;
-        model.info = info;
-        model.info.provenance["result"] = result;
-        save_model(s.files.out, model);
-        result["out"] = s.files.out;
-        if (s.files.checkpoint.empty()) std::filesystem::remove(t.checkpoint);
-    }
+    save_trained(s.files, trained.graph, info, result);
     log.write({{"stage", "result"}, {"result", result}});
 
     std::string text;

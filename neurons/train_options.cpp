@@ -122,6 +122,17 @@ void check_outputs(const Common& common, const Files& f) {
     check_output(path, true);
 }
 
+void save_trained(const Files& f, const Graph& graph, ModelInfo info, Json& result) {
+    if (f.out.empty()) return;
+    info.provenance["result"] = result;
+    Model model;
+    model.graph = graph;
+    model.info = std::move(info);
+    save_model(f.out, model);
+    result["out"] = f.out;
+    if (f.checkpoint.empty()) fs::remove(checkpoint_path(f));
+}
+
 void say_saved(const Common& common, const std::string& checkpoint) {
     say(common, "saved " + checkpoint + "; nc_train --resume " + checkpoint + " goes on");
 }

@@ -38,6 +38,10 @@ std::string checkpoint_path(const Files&);
 // Output paths that could fail are refused before the training, not after.
 void check_outputs(const Common&, const Files&);
 
+// Writes --out, if any, with the result in its provenance, which gets its name; a checkpoint that
+// nobody asked for goes.
+void save_trained(const Files&, const Graph&, ModelInfo, Json& result);
+
 // What says how to go on, when Interrupted came.
 void say_saved(const Common&, const std::string& checkpoint);
 

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The programs as a user meets them: train, convert, evaluate, interrupt, resume, and every kind of bad input.
+# The programs as a user meets them: train, convert, evaluate, interrupt, resume, and every kind of bad input. In one
+# file, since later checks take the models that earlier ones made.
 cd "$(dirname "$0")/.." || exit 2
 . tests/script.sh
 build=$(cd "${NC_BUILD:?names the build to use}" && pwd)

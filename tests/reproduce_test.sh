@@ -56,7 +56,8 @@ check 'goes on from the checkpoint' grep -q '^\$ nc_train --resume' err
 holds 'the label says what it is of' results/long.json 'j["label"] == "simulated, subset, one seed" and len(j["rows"]) == 3'
 sed -i 's/epochs=300/epochs=2/' table.py
 reproduce long
-check 'another command is run anew' grep -q 'its command has changed' err
+check 'another command is run anew, and what took its model' \
+    [ "$(grep -c 'a command has changed' err) $(grep -c '^\$' err)" = '3 3' ]
 
 check "README: its figures are the files'" python3 "$root/bench/results.py"
 mkdir -p bench/results && cp results/low.json bench/results/

@@ -69,5 +69,4 @@ else:
 
     returns = [len(record(environment, act, seed)) for seed in range(1000, 1100)]
     check("a policy of ours in Gymnasium", np.mean(returns) >= 475, returns)
-check("the package's version is known", bool(gymnasium.__version__))
 finish()
