@@ -73,18 +73,18 @@ class Learner {
         const auto fail = [](const std::string& what) {
             throw Error("[resume] " + what, ErrorKind::model);
         };
-        if (!model.state_info.contains("dqn")) fail("the checkpoint is of no training of a policy");
-        const Json& info = model.state_info["dqn"];
+        const Json info = model.state_info.value("dqn", Json());
+        if (!info.is_object() || !info.contains("options") || !info["options"].is_object())
+            fail("the checkpoint is of no training of a policy");
         const Json wanted = to_json(options_);
         for (const auto& [key, value] : wanted.items())
-            if (!info.contains("options") || info["options"].value(key, Json()) != value)
-                fail("the checkpoint was trained with " + key + " = " +
-                     info.value("options", Json::object()).value(key, Json()).dump() + ", not " +
+            if (const Json had = info["options"].value(key, Json()); had != value)
+                fail("the checkpoint was trained with " + key + " = " + had.dump() + ", not " +
                      value.dump());
         const auto tensor = [&](const char* name, size_t columns, DType dtype) {
             const auto found = model.state.find(name);
             if (found == model.state.end() || found->second.dtype() != dtype ||
-                found->second.shape() != Shape{found->second.shape()[0], columns})
+                found->second.shape().rank() != 2 || found->second.shape()[1] != columns)
                 fail(std::string("the checkpoint has no '") + name + "'");
             return found->second;
         };

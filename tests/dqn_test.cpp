@@ -275,6 +275,15 @@ TEST_CASE("dqn: stopped and resumed gives the bits of an uninterrupted run") {
     broken = saved;
     broken.state_info.erase("dqn");
     CHECK(contains(refusal(o, broken), "no training of a policy"));
+    for (const Json& odd : {Json(7), Json::array(), Json{{"options", 7}}}) {
+        broken.state_info["dqn"] = odd;
+        CHECK(contains(refusal(o, broken), "no training of a policy"));
+    }
+    for (const Shape& shape : {Shape{}, Shape{5}, Shape{1, 2, 5}}) {
+        broken = saved;
+        broken.state["environments"] = Tensor::full<double>(shape, 0);
+        CHECK(contains(refusal(o, broken), "no 'environments'"));
+    }
     broken = saved;
     broken.state_info["dqn"].erase("started");
     CHECK(contains(refusal(o, broken), "started"));
