@@ -72,7 +72,7 @@ def cnn(name, dataset, goal, peer, folders):
         [Row("ANN", test_accuracy("ann")),
          Row("SNN, T = 8", if_accuracy("snn"), goal, peer=peer),
          Row("SNN, T = 4", at("snn", 4)),
-         Row("time of a seed", lambda runs: sum(r["wall_seconds"] for r in runs.values()) / 60, unit="minutes")],
+         Row("CPU time of a seed", lambda runs: sum(r["cpu_seconds"] for r in runs.values()) / 60, unit="minutes")],
         data=folders, minutes=20)
 
 

@@ -8,6 +8,7 @@ import math
 import os
 import pathlib
 import re
+import resource
 import shlex
 import shutil
 import signal
@@ -58,6 +59,12 @@ def with_data(folders):
     return environment
 
 
+def cpu_seconds():
+    """Of the programs run so far, all their threads."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def words_of(stage, seed, folder):
     """The stage's command with its files, and the variables before it; it goes on where an earlier one was cut."""
     def file(suffix):
@@ -99,7 +106,7 @@ def run_stage(stage, stages, seed, folder, environment, deadline):
     variables, words = words_of(stage, seed, folder)
     say("$ " + shlex.join([*map("=".join, variables.items()), os.path.basename(words[0]), *words[1:]]))
     clock = folder / f"{stage.name}.seconds"
-    earlier, begin = float(clock.read_text()) if clock.exists() else 0.0, time.monotonic()
+    earlier, begin = float(clock.read_text()) if clock.exists() else 0.0, cpu_seconds()
     child = subprocess.Popen(words, stdout=subprocess.DEVNULL, env=environment | variables)
     try:
         status = child.wait(None if deadline is None else max(1.0, deadline - time.monotonic()))
@@ -108,14 +115,14 @@ def run_stage(stage, stages, seed, folder, environment, deadline):
         if isinstance(why, subprocess.TimeoutExpired):
             child.send_signal(signal.SIGINT)
         status = child.wait()
-    seconds = earlier + time.monotonic() - begin
+    seconds = earlier + cpu_seconds() - begin
     clock.write_text(str(seconds))
     if status == 130:
         raise Cut
     if status != 0:
         raise RuntimeError(f"{stage.name}: exit status {status}")
     result = json.loads((folder / f"{stage.name}.part").read_text())
-    result.update(commands=commands, wall_seconds=seconds,
+    result.update(commands=commands, cpu_seconds=seconds,
                   made={"commit": commit(), "machine": machine(), "date": datetime.date.today().isoformat()})
     done.write_text(json.dumps(result))
     for left in (folder / f"{stage.name}.part", clock, start):
