@@ -59,18 +59,36 @@ def if_accuracy(stage):
     return lambda runs: runs[stage]["if_accuracy"]
 
 
+def qcfs_accuracy(stage):
+    return lambda runs: runs[stage]["qcfs_accuracy"]
+
+
+def report(name, published=""):
+    """Options for the page of a conversion, its curve up to 64 steps beside a published one."""
+    return f"--report {{folder}}/{name}.html --curve-T 64" + (f" --published '{published}'" if published else "")
+
+
+def quantized(model, bits, words="", name=""):
+    """A stage that rounds a network's weights to so many bits."""
+    name = f"{name or 'rounded'}{bits}"
+    return Stage(name, f"nc_convert quantize {{{model}}} --bits {bits} {words} --out {{folder}}/{name}.safetensors "
+                       "--seed {seed}")
+
+
 MLP = "--dataset mnist --shift 1 --label-smoothing 0.1 --seed {seed}"
 CNN = "--shift 2 --label-smoothing 0.1 --seed {seed}"
+BITS = (8, 6, 4)
 CIFAR = "--dataset cifar10 --seed {seed}"
 
 
-def cnn(name, dataset, goal, peer, folders):
+def cnn(name, dataset, goal, published, folders):
     return Experiment(
         name, f"cnn on {dataset}: trained, converted, tuned at T = 8",
         [Stage("ann", f"nc_train --model cnn --dataset {dataset} --epochs 20 --batch 128 {CNN}"),
-         Stage("snn", f"nc_convert {{ann}} --dataset {dataset} --T 8 {CNN}")],
+         Stage("snn", f"nc_convert {{ann}} --dataset {dataset} --T 8 {report('snn', f'{PLIF}: 8={published}')} {CNN}")],
         [Row("ANN", test_accuracy("ann")),
-         Row("SNN, T = 8", if_accuracy("snn"), goal, peer=peer),
+         Row("QCFS", qcfs_accuracy("snn")),
+         Row("SNN, T = 8", if_accuracy("snn"), goal, peer=f"{published} ({PLIF})"),
          Row("SNN, T = 4", at("snn", 4)),
          Row("CPU time of a seed", lambda runs: sum(r["cpu_seconds"] for r in runs.values()) / 60, unit="minutes")],
         data=folders, minutes=20)
@@ -147,15 +165,18 @@ def resnet20():
     """Hours of two cores: stages of at most 90 minutes with --minutes 90."""
     data = f"{CIFAR} --crop 4 --flip --batch 128"
     qcfs = "--recipe cifar --qcfs-epochs 30"
+    published = f"{QCFS}: 2=73.20, 4=83.75, 8=89.55, 16=91.62, 32=92.24"
     return Experiment(
         "resnet20", "resnet20 on CIFAR-10: trained, converted, tuned at T = 4 and T = 8",
         [Stage("ann", f"nc_train --model resnet20 --epochs 120 --optimizer sgd --lr 0.1 --weight-decay 5e-4 {data}"),
          Stage("snn32", f"nc_convert {{ann}} --T 32 --levels 8 --strategy qcfs_direct {qcfs} --dump {{folder}}/snn32.dump "
-                        f"{data}"),
+                        f"{report('snn32', published)} {data}"),
          Stage("snn8", "nc_convert {folder}/snn32.dump/3-qcfs.safetensors --T 8 --strategy qcfs_if_ft --qcfs-epochs 0 "
-                       f"--if-epochs 5 {data}"),
-         Stage("snn4", f"nc_convert {{ann}} --T 4 --levels 4 --strategy qcfs_if_ft {qcfs} --if-epochs 8 {data}")],
+                       f"--if-epochs 5 {report('snn8', published)} {data}"),
+         Stage("snn4", f"nc_convert {{ann}} --T 4 --levels 4 --strategy qcfs_if_ft {qcfs} --if-epochs 8 "
+                       f"{report('snn4', published)} {data}")],
         [Row("ANN", test_accuracy("ann"), 91.5, peer=f"91.77 ({QCFS})"),
+         Row("QCFS", qcfs_accuracy("snn32")),
          Row("SNN tuned at T = 4", if_accuracy("snn4"), 87, peer=f"83.75 ({QCFS}); 86.43, corrected"),
          Row("SNN tuned at T = 8", if_accuracy("snn8"), 90, peer=f"89.55 ({QCFS}); 91.38, corrected"),
          Row("SNN, T = 32", if_accuracy("snn32"), peer=f"92.24 ({QCFS}); 93.09, corrected"),
@@ -234,22 +255,34 @@ EXPERIMENTS = [
         "mnist-mlp", "MLP 784-256-256-10 on MNIST, converted for 8 and for 32 steps",
         [Stage("ann", f"nc_train --model mlp --epochs 20 --batch 128 {MLP}"),
          Stage("snn8", f"nc_convert {{ann}} --T 8 {MLP}"),
-         Stage("snn32", f"nc_convert {{ann}} --T 32 {MLP}")],
+         Stage("snn32", f"nc_convert {{ann}} --T 32 {report('snn32')} {MLP}"),
+         *(quantized("snn8", bits) for bits in BITS),
+         *(quantized("snn8", bits, "--no-clip-search --if-epochs 2", "trained") for bits in BITS)],
         [Row("ANN", test_accuracy("ann"), peer="97.8"),
+         Row("QCFS", qcfs_accuracy("snn8")),
          Row("SNN, T = 32", if_accuracy("snn32"), 98.4, peer="97.4"),
          Row("SNN, T = 32, above its ANN", lambda r: r["snn32"]["if_accuracy"] - r["ann"]["test_accuracy"], 0),
          Row("SNN, T = 8", if_accuracy("snn8")),
          Row("SNN, T = 8 below T = 32", lambda r: r["snn32"]["if_accuracy"] - r["snn8"]["if_accuracy"], 0.1,
-             less=True)],
+             less=True),
+         *(Row(f"- {bits} bits, rounded", lambda r, bits=bits: r[f"rounded{bits}"]["quantized_accuracy"]) for bits in BITS),
+         *(Row(f"- {bits} bits, trained", lambda r, bits=bits: r[f"trained{bits}"]["quantized_accuracy"]) for bits in BITS)],
         data=("mnist",), quick=True, minutes=4),
     Experiment(
         "mnist-lenet", "LeNet on MNIST, converted for 8 steps",
         [Stage("ann", "nc_train --model lenet --dataset mnist --epochs 10 --batch 128 --shift 2 --seed {seed}"),
          Stage("snn", "nc_convert {ann} --dataset mnist --T 8 --shift 2 --seed {seed}")],
-        [Row("ANN", test_accuracy("ann")), Row("SNN, T = 8", if_accuracy("snn"))],
+        [Row("ANN", test_accuracy("ann")), Row("QCFS", qcfs_accuracy("snn")), Row("SNN, T = 8", if_accuracy("snn"))],
         data=("mnist",), minutes=3),
-    cnn("mnist-cnn", "mnist", 99.5, f"99.72 ({PLIF})", ("mnist",)),
-    cnn("fashion-cnn", "fashion-mnist", 92.5, f"94.38 ({PLIF})", ()),
+    Experiment(
+        "fashion-lenet", "LeNet on Fashion-MNIST, converted for 8 steps: the README's example",
+        [Stage("ann", "nc_train --model lenet --dataset fashion-mnist --epochs 5 --seed {seed}"),
+         Stage("snn", "nc_convert {ann} --dataset fashion-mnist --T 8 --seed {seed}")],
+        [Row("ANN", test_accuracy("ann")), Row("QCFS", qcfs_accuracy("snn")), Row("SNN, T = 8", if_accuracy("snn")),
+         *(Row(f"- T = {t}", at("snn", t)) for t in (1, 2, 4, 16))],
+        quick=True, minutes=1),
+    cnn("mnist-cnn", "mnist", 99.5, 99.72, ("mnist",)),
+    cnn("fashion-cnn", "fashion-mnist", 92.5, 94.38, ()),
     Experiment(
         "nmnist", "cnn-nmnist on the real N-MNIST recordings at hand",
         [Stage("ann", "nc_train --model cnn-nmnist --dataset nmnist --T 10 --epochs 10 --seed {seed}"),
@@ -257,6 +290,7 @@ EXPERIMENTS = [
          Stage("lif", "nc_train --model cnn-nmnist --neuron lif --dataset nmnist --T 10 --batch 32 --epochs 6 "
                       "--seed {seed}")],
         [Row("ANN", test_accuracy("ann"), peer="99.70 on all of N-MNIST"),
+         Row("QCFS", qcfs_accuracy("snn")),
          Row("SNN, T = 10", if_accuracy("snn"), 97, peer=f"99.61 on all of N-MNIST ({PLIF})"),
          Row("LIF, trained directly", test_accuracy("lif"), 95)],
         seeds=(0,), data=("nmnist",), label="subset: 1000 training and 100 test recordings", quick=True, minutes=4),
