@@ -110,8 +110,8 @@ def kernels():
                 unit="% of FMA peak"),
             Row(f"- weights packed beforehand, {table}", kernel_figure(f"^gemm/packed/2048.*/{table}/"), sgemm,
                 unit="% of FMA peak"),
-            Row(f"convolution forward, {table}", kernel_figure(f"^conv.forward/resnet18.*/{table}/"), peer="ONNX Runtime 93",
-                unit="% of FMA peak"),
+            Row(f"convolution forward, {table}", kernel_figure(f"^conv.forward/resnet18.*/{table}/"),
+                peer="ONNX Runtime 93", unit="% of FMA peak"),
             Row(f"convolution backward, {table}", kernel_figure(f"^conv.backward.*/resnet18.*/{table}/"),
                 unit="% of FMA peak"),
             Row(f"linear on spikes at 0.1, event over dense, {table}",
@@ -169,8 +169,8 @@ def resnet20():
     return Experiment(
         "resnet20", "resnet20 on CIFAR-10: trained, converted, tuned at T = 4 and T = 8",
         [Stage("ann", f"nc_train --model resnet20 --epochs 120 --optimizer sgd --lr 0.1 --weight-decay 5e-4 {data}"),
-         Stage("snn32", f"nc_convert {{ann}} --T 32 --levels 8 --strategy qcfs_direct {qcfs} --dump {{folder}}/snn32.dump "
-                        f"{report('snn32', published)} {data}"),
+         Stage("snn32", f"nc_convert {{ann}} --T 32 --levels 8 --strategy qcfs_direct {qcfs} "
+                        f"--dump {{folder}}/snn32.dump {report('snn32', published)} {data}"),
          Stage("snn8", "nc_convert {folder}/snn32.dump/3-qcfs.safetensors --T 8 --strategy qcfs_if_ft --qcfs-epochs 0 "
                        f"--if-epochs 5 {report('snn8', published)} {data}"),
          Stage("snn4", f"nc_convert {{ann}} --T 4 --levels 4 --strategy qcfs_if_ft {qcfs} --if-epochs 8 "
@@ -254,8 +254,8 @@ EXPERIMENTS = [
     Experiment(
         "mnist-mlp", "MLP 784-256-256-10 on MNIST, converted for 8 and for 32 steps",
         [Stage("ann", f"nc_train --model mlp --epochs 20 --batch 128 {MLP}"),
-         Stage("snn8", f"nc_convert {{ann}} --T 8 {MLP}"),
-         Stage("snn32", f"nc_convert {{ann}} --T 32 {report('snn32')} {MLP}"),
+         *(Stage(f"snn{t}", f"nc_convert {{ann}} --T {t} --qcfs-epochs 15 --distill 0.5 {report(f'snn{t}')} {MLP}")
+           for t in (8, 32)),
          *(quantized("snn8", bits) for bits in BITS),
          *(quantized("snn8", bits, "--no-clip-search --if-epochs 2", "trained") for bits in BITS)],
         [Row("ANN", test_accuracy("ann"), peer="97.8"),
@@ -265,8 +265,8 @@ EXPERIMENTS = [
          Row("SNN, T = 8", if_accuracy("snn8")),
          Row("SNN, T = 8 below T = 32", lambda r: r["snn32"]["if_accuracy"] - r["snn8"]["if_accuracy"], 0.1,
              less=True),
-         *(Row(f"- {bits} bits, rounded", lambda r, bits=bits: r[f"rounded{bits}"]["quantized_accuracy"]) for bits in BITS),
-         *(Row(f"- {bits} bits, trained", lambda r, bits=bits: r[f"trained{bits}"]["quantized_accuracy"]) for bits in BITS)],
+         *(Row(f"- {bits} bits, {how}", lambda r, stage=f"{how}{bits}": r[stage]["quantized_accuracy"])
+           for how in ("rounded", "trained") for bits in BITS)],
         data=("mnist",), quick=True, minutes=4),
     Experiment(
         "mnist-lenet", "LeNet on MNIST, converted for 8 steps",
