@@ -91,7 +91,7 @@ def cnn(name, dataset, goal, published, folders):
          Row("SNN, T = 8", if_accuracy("snn"), goal, peer=f"{published} ({PLIF})"),
          Row("SNN, T = 4", at("snn", 4)),
          Row("CPU time of a seed", lambda runs: sum(r["cpu_seconds"] for r in runs.values()) / 60, unit="minutes")],
-        data=folders, minutes=20)
+        data=folders, minutes=8)
 
 
 def kernel_figure(pattern, key="floor_percent"):
@@ -267,13 +267,13 @@ EXPERIMENTS = [
              less=True),
          *(Row(f"- {bits} bits, {how}", lambda r, stage=f"{how}{bits}": r[stage]["quantized_accuracy"])
            for how in ("rounded", "trained") for bits in BITS)],
-        data=("mnist",), quick=True, minutes=4),
+        data=("mnist",), quick=True, minutes=1),
     Experiment(
         "mnist-lenet", "LeNet on MNIST, converted for 8 steps",
         [Stage("ann", "nc_train --model lenet --dataset mnist --epochs 10 --batch 128 --shift 2 --seed {seed}"),
          Stage("snn", "nc_convert {ann} --dataset mnist --T 8 --shift 2 --seed {seed}")],
         [Row("ANN", test_accuracy("ann")), Row("QCFS", qcfs_accuracy("snn")), Row("SNN, T = 8", if_accuracy("snn"))],
-        data=("mnist",), minutes=3),
+        data=("mnist",), minutes=2),
     Experiment(
         "fashion-lenet", "LeNet on Fashion-MNIST, converted for 8 steps: the README's example",
         [Stage("ann", "nc_train --model lenet --dataset fashion-mnist --epochs 5 --seed {seed}"),
