@@ -68,11 +68,11 @@ def report(name, published=""):
     return f"--report {{folder}}/{name}.html --curve-T 64" + (f" --published '{published}'" if published else "")
 
 
-def quantized(model, bits, words="", name=""):
+def quantized(how, model, bits, words=""):
     """A stage that rounds a network's weights to so many bits."""
-    name = f"{name or 'rounded'}{bits}"
-    return Stage(name, f"nc_convert quantize {{{model}}} --bits {bits} {words} --out {{folder}}/{name}.safetensors "
-                       "--seed {seed}")
+    name = f"{how}{bits}"
+    return Stage(name, f"nc_convert quantize {{{model}}} --bits {bits} --out {{folder}}/{name}.safetensors "
+                       f"--seed {{seed}}{words}")
 
 
 MLP = "--dataset mnist --shift 1 --label-smoothing 0.1 --seed {seed}"
@@ -119,7 +119,7 @@ def kernels():
                 / kernel_figure(f"linear_event/rate-0.1/{table}/", "minimum_ms")(r), unit="times")]
     rows += [Row(f"IF forward and backward, T = 4, 33.6 M elements, {table}",
                  lambda r, table=table: r[f"bptt_{table}"]["benchmarks"][0]["floor_percent"], 77,
-                 unit="% of memory bandwidth") for table in ("avx2", "avx512")]
+                 unit="% of reading bandwidth") for table in ("avx2", "avx512")]
     return Experiment(
         "kernels", "kernels against the limits of the same cores, all threads",
         [Stage("kernels", "nc_bench kernels --table avx2,avx512 "
@@ -256,8 +256,8 @@ EXPERIMENTS = [
         [Stage("ann", f"nc_train --model mlp --epochs 20 --batch 128 {MLP}"),
          *(Stage(f"snn{t}", f"nc_convert {{ann}} --T {t} --qcfs-epochs 15 --distill 0.5 {report(f'snn{t}')} {MLP}")
            for t in (8, 32)),
-         *(quantized("snn8", bits) for bits in BITS),
-         *(quantized("snn8", bits, "--no-clip-search --if-epochs 2", "trained") for bits in BITS)],
+         *(quantized("rounded", "snn8", bits) for bits in BITS),
+         *(quantized("trained", "snn8", bits, " --no-clip-search --if-epochs 2") for bits in BITS)],
         [Row("ANN", test_accuracy("ann"), peer="97.8"),
          Row("QCFS", qcfs_accuracy("snn8")),
          Row("SNN, T = 32", if_accuracy("snn32"), 98.4, peer="97.4"),

@@ -184,7 +184,7 @@ def run(experiment, seeds, options, deadline):
     labels = [experiment.label] if experiment.label else []
     if "subset" not in experiment.label and any(r.get("subset") for runs in per_seed for r in runs.values()):
         labels.append("subset")
-    if len(seeds) < 3:
+    if len(seeds) < 3 and any("{seed}" in stage.command for stage in experiment.stages):
         labels.append("one seed" if len(seeds) == 1 else f"{len(seeds)} seeds")
     label = ", ".join(labels)
     # Stages may have run on different days.
