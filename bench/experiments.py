@@ -16,6 +16,8 @@ class Stage:
     """One command. Its JSON is <name>.json, and its model, if it leaves one, <name>.safetensors."""
     name: str
     command: str
+    shown: bool = False  # what it prints, with the first seed, is part of the result
+    part: bool = False  # takes a part of the data on purpose, as its rows say: the others' figures are of all of it
 
 
 @dataclass(frozen=True)
@@ -68,11 +70,28 @@ def report(name, published=""):
     return f"--report {{folder}}/{name}.html --curve-T 64" + (f" --published '{published}'" if published else "")
 
 
-def quantized(how, model, bits, words=""):
+def quantized(name, model, bits, words=""):
     """A stage that rounds a network's weights to so many bits."""
-    name = f"{how}{bits}"
     return Stage(name, f"nc_convert quantize {{{model}}} --bits {bits} --out {{folder}}/{name}.safetensors "
                        f"--seed {{seed}}{words}")
+
+
+def verified(model):
+    """A stage that runs a network of whole numbers on every backend, and rows of what it found."""
+    def largest(key):
+        return lambda runs: max(backend[key] for backend in runs["verify"]["backends"])
+    differing = ("u_different", "v_different", "s_different", "logits_different")
+    return (Stage("verify", f"nc_convert verify {{{model}}} --samples 1000", shown=True, part=True),
+            [Row("neuron steps of 1000 images", largest("neuron_steps"), unit=""),
+             Row("spikes of 1000 images", largest("spikes"), unit=""),
+             Row("differences between the backends",
+                 lambda runs: sum(b[key] for b in runs["verify"]["backends"] for key in differing), 0, less=True,
+                 unit="")])
+
+
+def different_hashes(pairs):
+    """How many pairs of stages have different spike hashes."""
+    return lambda runs: sum(runs[a]["spike_hash"] != runs[b]["spike_hash"] for a, b in pairs)
 
 
 MLP = "--dataset mnist --shift 1 --label-smoothing 0.1 --seed {seed}"
@@ -161,11 +180,46 @@ def ablation():
         minutes=12)
 
 
+def example():
+    """What the README shows of one LeNet, each command as it stands there."""
+    hashes = [(f"{isa}_{path}", f"NC_ISA={isa} nc_convert eval {{snn}} --samples 1000 --path {path} --spike-hash")
+              for isa in ("reference", "sse2", "avx2", "avx512") for path in ("dense", "event")]
+    verify, verify_rows = verified("int8")
+    return Experiment(
+        "example", "the README's example: LeNet on Fashion-MNIST, converted, in whole numbers, on every backend",
+        [Stage("ann", "nc_train --model lenet --dataset fashion-mnist --epochs 5"),
+         Stage("snn", "nc_convert {ann} --dataset fashion-mnist --T 8", shown=True),
+         quantized("int8", "snn", 8), verify,
+         *(Stage(name, command, part=True) for name, command in hashes)],
+        [Row("SNN, T = 8", if_accuracy("snn")),
+         Row("training", lambda r: r["ann"]["cpu_seconds"], unit="CPU seconds"),
+         Row("conversion", lambda r: r["snn"]["cpu_seconds"], unit="CPU seconds"),
+         Row("runs of 1000 images with another spike hash than the reference",
+             different_hashes([("reference_dense", name) for name, _ in hashes]), 0, less=True, unit=""),
+         *verify_rows],
+        seeds=(0,), minutes=3)
+
+
+def memory():
+    """The peak of a training step: of nc_train's own tensors, the same on every machine."""
+    train = "nc_train --model cnn-nmnist --neuron lif --dataset nmnist --batch 32 --epochs 1 --samples 64"
+    stages = {(t, kept): Stage(f"{kept}{t}", f"{train} --T {t}{words}", part=True)
+              for t in (16, 32) for kept, words in (("all", ""), ("spikes", " --recompute"))}
+    return Experiment(
+        "memory", "peak memory of a training step of cnn-nmnist, LIF, batch 32", list(stages.values()),
+        [Row(f"T = {t}, {kept} kept", lambda r, name=stage.name: r[name]["peak_bytes"] / 1e6, unit="MB")
+         for (t, kept), stage in stages.items()],
+        seeds=(0,), data=("nmnist",), minutes=1)
+
+
 def resnet20():
     """Hours of two cores: stages of at most 90 minutes with --minutes 90."""
     data = f"{CIFAR} --crop 4 --flip --batch 128"
     qcfs = "--recipe cifar --qcfs-epochs 30"
     published = f"{QCFS}: 2=73.20, 4=83.75, 8=89.55, 16=91.62, 32=92.24"
+    verify, verify_rows = verified("int8")
+    hashes = [(f"{form}{t}", f"nc_convert eval {model} --T {t} --samples 200 --spike-hash --dataset cifar10")
+              for t in (1, 8, 32) for form, model in (("ours", "{snn8}"), ("nir", "{folder}/snn8.nir"))]
     return Experiment(
         "resnet20", "resnet20 on CIFAR-10: trained, converted, tuned at T = 4 and T = 8",
         [Stage("ann", f"nc_train --model resnet20 --epochs 120 --optimizer sgd --lr 0.1 --weight-decay 5e-4 {data}"),
@@ -174,7 +228,9 @@ def resnet20():
          Stage("snn8", "nc_convert {folder}/snn32.dump/3-qcfs.safetensors --T 8 --strategy qcfs_if_ft --qcfs-epochs 0 "
                        f"--if-epochs 5 {report('snn8', published)} {data}"),
          Stage("snn4", f"nc_convert {{ann}} --T 4 --levels 4 --strategy qcfs_if_ft {qcfs} --if-epochs 8 "
-                       f"{report('snn4', published)} {data}")],
+                       f"{report('snn4', published)} {data}"),
+         quantized("int8", "snn8", 8), verify, Stage("export", "nc_convert export {snn8} --emit nir={folder}/snn8.nir"),
+         *(Stage(name, command, part=True) for name, command in hashes)],
         [Row("ANN", test_accuracy("ann"), 91.5, peer=f"91.77 ({QCFS})"),
          Row("QCFS", qcfs_accuracy("snn32")),
          Row("SNN tuned at T = 4", if_accuracy("snn4"), 87, peer=f"83.75 ({QCFS}); 86.43, corrected"),
@@ -185,7 +241,10 @@ def resnet20():
          Row("one network, T = 2", at("snn32", 2), peer=f"73.20 ({QCFS})"),
          Row("one network, T = 4", at("snn32", 4), peer=f"83.75 ({QCFS})"),
          Row("one network, T = 8", at("snn32", 8), peer=f"89.55 ({QCFS})"),
-         Row("one network, T = 16", at("snn32", 16), peer=f"91.62 ({QCFS})")],
+         Row("one network, T = 16", at("snn32", 16), peer=f"91.62 ({QCFS})"),
+         Row("runs of 200 images with another spike hash as NIR",
+             different_hashes([(f"ours{t}", f"nir{t}") for t in (1, 8, 32)]), 0, less=True, unit=""),
+         *verify_rows],
         seeds=(0,), data=("cifar10",), minutes=260, kept=True)
 
 
@@ -256,8 +315,8 @@ EXPERIMENTS = [
         [Stage("ann", f"nc_train --model mlp --epochs 20 --batch 128 {MLP}"),
          *(Stage(f"snn{t}", f"nc_convert {{ann}} --T {t} --qcfs-epochs 15 --distill 0.5 {report(f'snn{t}')} {MLP}")
            for t in (8, 32)),
-         *(quantized("rounded", "snn8", bits) for bits in BITS),
-         *(quantized("trained", "snn8", bits, " --no-clip-search --if-epochs 2") for bits in BITS)],
+         *(quantized(f"rounded{bits}", "snn8", bits) for bits in BITS),
+         *(quantized(f"trained{bits}", "snn8", bits, " --no-clip-search --if-epochs 2") for bits in BITS)],
         [Row("ANN", test_accuracy("ann"), peer="97.8"),
          Row("QCFS", qcfs_accuracy("snn8")),
          Row("SNN, T = 32", if_accuracy("snn32"), 98.4, peer="97.4"),
@@ -294,8 +353,10 @@ EXPERIMENTS = [
          Row("SNN, T = 10", if_accuracy("snn"), 97, peer=f"99.61 on all of N-MNIST ({PLIF})"),
          Row("LIF, trained directly", test_accuracy("lif"), 95)],
         seeds=(0,), data=("nmnist",), label="subset: 1000 training and 100 test recordings", quick=True, minutes=4),
+    example(),
     nmnist_simulated(),
     cartpole(),
+    memory(),
     kernels(),
     ablation(),
     resnet20(),

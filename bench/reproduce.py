@@ -15,6 +15,7 @@ import signal
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 # From the project's root, where reproduce.sh starts this.
@@ -107,14 +108,17 @@ def run_stage(stage, stages, seed, folder, environment, deadline):
     say("$ " + shlex.join([*map("=".join, variables.items()), os.path.basename(words[0]), *words[1:]]))
     clock = folder / f"{stage.name}.seconds"
     earlier, begin = float(clock.read_text()) if clock.exists() else 0.0, cpu_seconds()
-    child = subprocess.Popen(words, stdout=subprocess.DEVNULL, env=environment | variables)
-    try:
-        status = child.wait(None if deadline is None else max(1.0, deadline - time.monotonic()))
-    except (subprocess.TimeoutExpired, KeyboardInterrupt) as why:
-        # A Ctrl-C of the terminal has reached the program already; a second would end it at once.
-        if isinstance(why, subprocess.TimeoutExpired):
-            child.send_signal(signal.SIGINT)
-        status = child.wait()
+    with tempfile.TemporaryFile("w+") as printed:
+        child = subprocess.Popen(words, stdout=printed, env=environment | variables)
+        try:
+            status = child.wait(None if deadline is None else max(1.0, deadline - time.monotonic()))
+        except (subprocess.TimeoutExpired, KeyboardInterrupt) as why:
+            # A Ctrl-C of the terminal has reached the program already; a second would end it at once.
+            if isinstance(why, subprocess.TimeoutExpired):
+                child.send_signal(signal.SIGINT)
+            status = child.wait()
+        printed.seek(0)
+        text = printed.read()
     seconds = earlier + cpu_seconds() - begin
     clock.write_text(str(seconds))
     if status == 130:
@@ -122,7 +126,7 @@ def run_stage(stage, stages, seed, folder, environment, deadline):
     if status != 0:
         raise RuntimeError(f"{stage.name}: exit status {status}")
     result = json.loads((folder / f"{stage.name}.part").read_text())
-    result.update(commands=commands, cpu_seconds=seconds,
+    result.update(commands=commands, cpu_seconds=seconds, printed=text,
                   made={"commit": commit(), "machine": machine(), "date": datetime.date.today().isoformat()})
     done.write_text(json.dumps(result))
     for left in (folder / f"{stage.name}.part", clock, start):
@@ -182,7 +186,8 @@ def run(experiment, seeds, options, deadline):
                          for stage in experiment.stages})
     rows = [judged(row, [float(row.value(runs)) for runs in per_seed]) for row in experiment.rows]
     labels = [experiment.label] if experiment.label else []
-    if "subset" not in experiment.label and any(r.get("subset") for runs in per_seed for r in runs.values()):
+    if "subset" not in experiment.label and any(runs[s.name].get("subset") for runs in per_seed
+                                                for s in experiment.stages if not s.part):
         labels.append("subset")
     if len(seeds) < 3 and any("{seed}" in stage.command for stage in experiment.stages):
         labels.append("one seed" if len(seeds) == 1 else f"{len(seeds)} seeds")
@@ -193,6 +198,9 @@ def run(experiment, seeds, options, deadline):
     result = {"experiment": experiment.name, "about": experiment.about, "label": label or None,
               "command": "bash bench/reproduce.sh " + shlex.join(sys.argv[1:]), "seeds": list(seeds), **made,
               "stages": {s.name: s.command for s in experiment.stages}, "rows": rows}
+    texts = {s.name: per_seed[0][s.name]["printed"] for s in experiment.stages if s.shown}
+    if texts:
+        result["printed"] = texts
     out = pathlib.Path(options.out)
     out.mkdir(parents=True, exist_ok=True)
     (out / f"{experiment.name}.json").write_text(json.dumps(result, indent=2) + "\n")

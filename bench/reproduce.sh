@@ -30,9 +30,9 @@ if [ "$1" = --demo ]; then
 fi
 need_packages python3
 case " $* " in *' --list '*) exec python3 bench/reproduce.py "$@" ;; esac
+need_packages dataset-fashion-mnist
 if [ -z "${NC_BUILD:-}" ]; then
-    need_packages meson ninja-build g++ pkg-config libxsimd-dev zlib1g-dev nlohmann-json3-dev libcli11-dev libfmt-dev \
-        dataset-fashion-mnist
+    need_packages meson ninja-build g++ pkg-config libxsimd-dev zlib1g-dev nlohmann-json3-dev libcli11-dev libfmt-dev
     # CUDA only where it can run: its kernels take minutes to compile.
     [ -e /dev/nvidiactl ] && cuda=auto || cuda=disabled
     [ -f build/build.ninja ] || meson setup build -Dcuda=$cuda >/dev/null

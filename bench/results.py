@@ -3,12 +3,12 @@
 <!--from mnist-mlp--> names the file of the figures that follow; each has a comment with its place there, as in
 99.17 ± 0.06<!--=ANN-->: keys and, in lists, the label or name of an entry, separated by slashes. A row of
 bench/reproduce.sh is its mean and, where the README shows one, its deviation. Figures have as many decimals as they are
-written with.
+written with. <!--printed example/verify--> stands before a block of text that this stage's command printed.
 
 usage: python3 bench/results.py [--write] [--complete] [README]
 
---write puts the files' figures into the README. --complete: a figure in a table of the results without a file is a
-problem too.
+--write puts the files' figures into the README. --complete: a figure in a table of the results or a block of text
+without a file is a problem too.
 """
 import json
 import pathlib
@@ -18,6 +18,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SOURCE = r"<!--from (\S+)-->"
 FIGURE = r"(-?\d[\d ]*(?:\.\d+)?(?:e-?\d+)?)(?: ± (\d+(?:\.\d+)?))?<!--=(.+?)-->"
+PRINTED = r"<!--printed (\S+)/(\S+)-->\n```text\n(.*?)```\n"
 WANTED = ("command", "commit", "machine", "date")
 
 
@@ -30,12 +31,17 @@ def entry(value, step):
     return value[step]
 
 
-def looked_up(file, path):
-    """The number, and its deviation or None."""
+def result(file):
     data = json.loads((ROOT / "bench" / "results" / f"{file}.json").read_text())
     missing = [key for key in WANTED if not data.get(key)]
     if missing:
         raise KeyError(f"the file does not say its {', '.join(missing)}")
+    return data
+
+
+def looked_up(file, path):
+    """The number, and its deviation or None."""
+    data = result(file)
     value = data.get("rows") or data.get("programs") or data
     for step in path.split("/"):
         value = entry(value, step)
@@ -78,16 +84,31 @@ def held(text, problems):
             problems.append(f"{file}: {path}: README has {before}, the file {now}")
         return f"{now}<!--={path}-->"
 
-    out = re.sub(f"{SOURCE}|{FIGURE}", replaced, text)
-    if found != text.count("<!--="):
-        problems.append(f"{text.count('<!--=') - found} marks do not follow a figure")
+    def printed(match):
+        nonlocal found
+        file, stage, before = match.groups()
+        found += 1
+        try:
+            now = result(file)["printed"][stage]
+        except (OSError, KeyError, TypeError, ValueError) as why:
+            problems.append(f"{file}: {stage}: {why}")
+            return match[0]
+        if now != before:
+            problems.append(f"{file}: README shows something else than {stage} printed")
+        return f"<!--printed {file}/{stage}-->\n```text\n{now}```\n"
+
+    out = re.sub(PRINTED, printed, re.sub(f"{SOURCE}|{FIGURE}", replaced, text), flags=re.DOTALL)
+    marks = text.count("<!--=") + text.count("<!--printed ")
+    if found != marks:
+        problems.append(f"{marks - found} marks stand before no block or after no figure")
     return out, found
 
 
 def unmarked(text):
-    """Figures in the tables of the results that no file stands behind."""
+    """Figures in blocks of text and in the tables of the results that no file stands behind."""
+    blocks = re.findall(r"```text\n(.*?)```\n", re.sub(PRINTED, "", text, flags=re.DOTALL), flags=re.DOTALL)
+    out = [figure for block in blocks for figure in re.findall(r"\d+\.\d+", block)]
     results = text.partition("\n## Results\n")[2].partition("\n## ")[0]
-    out = []
     for line in results.splitlines():
         if line.startswith("|"):
             for cell in line.strip("|").split("|")[1:]:
@@ -106,7 +127,8 @@ def main():
     left = unmarked(text)
     if "--complete" in words and left:
         problems.append(f"no file stands behind {', '.join(left)}")
-    print("\n".join(problems + [f"{found} figures of files, {len(left)} of tables without one, {len(problems)} problems"]))
+    print(*problems, sep="\n", end="\n" if problems else "")
+    print(f"{found} figures and blocks of files, {len(left)} figures without one, {len(problems)} problems")
     return 1 if problems or found == 0 else 0
 
 

@@ -16,7 +16,7 @@ def experiment(name, goal, epochs=1, **other):
     return Experiment(name, "events", [
         Stage("ann", f"nc_train --model mlp --epochs {epochs} " + DATA),
         Stage("snn", "nc_convert {ann} --qcfs-epochs 2 --if-epochs 2 " + DATA),
-        Stage("one", "nc_convert eval {snn} --samples 64")],
+        Stage("one", "nc_convert eval {snn} --samples 64", shown=True)],
         [Row("ANN", test_accuracy("ann"), goal), Row("SNN", lambda r: r["one"]["accuracy"], goal, required=False),
          Row("least", if_accuracy("snn"), 101, less=True, each=True, peer="a paper")], **other)
 EXPERIMENTS = [experiment("low", 0), experiment("high", 101, seeds=(0,), quick=True),
@@ -73,6 +73,19 @@ for wrong in '<!--from none-->1.0<!--=ANN-->' '<!--from low-->1.0<!--=nothing-->
     readme "| x | $wrong |"
     check "figures: a problem: $wrong" bash -c '! python3 bench/results.py readme.md'
 done
+python3 -c 'import json
+text = json.load(open("results/low.json"))["printed"]["one"]
+assert "%" in text
+print("<!--printed low/one-->\n```text\n" + text + "```")' >printed || fail 'a stage that is shown: what it printed' ''
+readme "$(cat printed)"
+check 'figures: a block is what the stage printed' python3 bench/results.py --complete readme.md
+sed -i 's/accuracy/precision/' readme.md
+check 'figures: a block that differs is a problem' bash -c '! python3 bench/results.py readme.md'
+check 'figures: --write puts the block right' bash -c '! python3 bench/results.py --write readme.md && python3 bench/results.py readme.md'
+readme "$(sed 's/printed low/printed none/' printed)"
+check 'figures: a block of no file is a problem' bash -c '! python3 bench/results.py readme.md'
+readme "$(tail -n +2 printed)"
+check 'figures: --complete wants a file for each block' bash -c '! python3 bench/results.py --complete readme.md >said && grep -q "behind" said'
 readme '| y | 2.5 |'
 check 'figures: --complete wants a file for each' bash -c '! python3 bench/results.py --complete readme.md >said && grep -q "behind 2.5" said'
 
