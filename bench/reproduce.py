@@ -161,7 +161,7 @@ def table(rows):
         verdict = row["verdict"] or ""
         if verdict == "SHORT" and not row["required"]:
             verdict = "SHORT (not required)"
-        unit = "" if row["unit"] == "%" else f", {row['unit']}"
+        unit = "" if row["unit"] in ("", "%") else f", {row['unit']}"
         cells.append((row["label"] + unit, shown(row), row["peer"] or "", goal, verdict))
     widths = [max(len(line[i]) for line in cells) for i in range(5)]
     return "\n".join("  ".join(text.ljust(width) for text, width in zip(line, widths)).rstrip() for line in cells)

@@ -49,7 +49,7 @@ def compare(name, path, x, exporter):
         want, got = peer(str(path), x), ours(path, x)
         difference = float(np.abs(got - want).max() / np.abs(want).max()) if got.shape == want.shape else np.inf
         largest[exporter] = max(largest.get(exporter, 0), difference)
-        check(name, difference <= 1e-4, f"largest difference {difference:.2e} of the largest logit, {path}")
+        check(name, difference <= 1e-5, f"largest difference {difference:.2e} of the largest logit, {path}")
     except Exception as error:
         check(name, False, error)
 
