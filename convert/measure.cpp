@@ -54,6 +54,15 @@ void hash_spikes(Measured::Layer& layer, const Observation& o, size_t steps) {
             layer.hash = hash_step(layer.hash, y + (t * o.N + n) * layer.neurons, layer.neurons);
 }
 
+// An exact neuron spikes once it has seen all steps: of a longer run the first T are another
+// network's.
+bool sees_all_steps(const Graph& g) {
+    return std::any_of(g.nodes.begin(), g.nodes.end(), [](const Node& node) {
+        const auto* neuron = std::get_if<Neuron>(&node.op);
+        return neuron && neuron->rule.spiking == kernels::Spiking::exact;
+    });
+}
+
 }  // namespace
 
 uint64_t Measured::spikes() const {
@@ -85,7 +94,8 @@ Measured measure_sparsity(Compute& compute, const Graph& g, const Dataset& data,
                     "convert it first");
     if (options.T < 1) throw Error("[sparsity] T must be at least 1: " + std::to_string(options.T));
     EvaluateOptions run;
-    run.T = data.steps() > 0 ? options.T : std::max(options.T, options.curve_T);
+    const bool longer = data.steps() == 0 && !sees_all_steps(g);
+    run.T = longer ? std::max(options.T, options.curve_T) : options.T;
     run.samples = options.samples;
     run.path = options.path;
     std::map<size_t, Measured::Layer> layers;

@@ -14,7 +14,7 @@ namespace nc {
 
 struct MeasureOptions {
     int T = 16;
-    int curve_T = 0;  // steps of the run, at least T; temporal data: T
+    int curve_T = 0;  // steps of the run, at least T; temporal data and exact neurons: T
     ops::SpikePath path = ops::SpikePath::automatic;
     size_t samples = 0;  // 0: all
     bool hash = false, operations = false;
@@ -25,7 +25,7 @@ struct MeasureOptions {
 struct Measured {
     int T = 0;
     double accuracy = 0;                // percent, at T
-    std::vector<double> accuracy_at_t;  // percent, curve_T entries
+    std::vector<double> accuracy_at_t;  // percent, of the first steps of one run
     size_t samples = 0;
     struct Layer {
         std::string name;
