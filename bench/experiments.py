@@ -215,7 +215,6 @@ def memory():
 def resnet20():
     """Hours of two cores: stages of at most 90 minutes with --minutes 90."""
     data = f"{CIFAR} --crop 4 --flip --batch 128"
-    qcfs = "--recipe cifar --qcfs-epochs 30"
     published = f"{QCFS}: 2=73.20, 4=83.75, 8=89.55, 16=91.62, 32=92.24"
     verify, verify_rows = verified("int8")
     hashes = [(f"{form}{t}", f"nc_convert eval {model} --T {t} --samples 200 --spike-hash --dataset cifar10")
@@ -223,12 +222,12 @@ def resnet20():
     return Experiment(
         "resnet20", "resnet20 on CIFAR-10: trained, converted, tuned at T = 4 and T = 8",
         [Stage("ann", f"nc_train --model resnet20 --epochs 120 --optimizer sgd --lr 0.1 --weight-decay 5e-4 {data}"),
-         Stage("snn32", f"nc_convert {{ann}} --T 32 --levels 8 --strategy qcfs_direct {qcfs} "
-                        f"--dump {{folder}}/snn32.dump {report('snn32', published)} {data}"),
+         Stage("snn32", f"nc_convert {{ann}} --T 32 --levels 8 --strategy qcfs_direct --recipe cifar "
+                        f"--qcfs-epochs 30 --dump {{folder}}/snn32.dump {report('snn32', published)} {data}"),
          Stage("snn8", "nc_convert {folder}/snn32.dump/3-qcfs.safetensors --T 8 --strategy qcfs_if_ft --qcfs-epochs 0 "
-                       f"--if-epochs 5 {report('snn8', published)} {data}"),
-         Stage("snn4", f"nc_convert {{ann}} --T 4 --levels 4 --strategy qcfs_if_ft {qcfs} --if-epochs 8 "
-                       f"{report('snn4', published)} {data}"),
+                       f"--if-epochs 4 {report('snn8', published)} {data}"),
+         Stage("snn4", "nc_convert {folder}/snn32.dump/3-qcfs.safetensors --T 4 --levels 4 --strategy qcfs_if_ft "
+                       f"--recipe cifar --qcfs-epochs 10 --if-epochs 6 {report('snn4', published)} {data}"),
          quantized("int8", "snn8", 8), verify, Stage("export", "nc_convert export {snn8} --emit nir={folder}/snn8.nir"),
          *(Stage(name, command, part=True) for name, command in hashes)],
         [Row("ANN", test_accuracy("ann"), 91.5, peer=f"91.77 ({QCFS})"),

@@ -112,7 +112,7 @@ def unmarked(text):
     for line in results.splitlines():
         if line.startswith("|"):
             for cell in line.strip("|").split("|")[1:]:
-                out += re.findall(r"\d+\.\d+", re.sub(f"{SOURCE}|{FIGURE}", "", cell))
+                out += re.findall(r"\d+\.\d+", re.sub(f"{SOURCE}|{FIGURE}|`.*?`", "", cell))
     return out
 
 
