@@ -195,7 +195,7 @@ def example():
          Row("training", lambda r: r["ann"]["cpu_seconds"], unit="CPU seconds"),
          Row("conversion", lambda r: r["snn"]["cpu_seconds"], unit="CPU seconds"),
          Row("runs of 1000 images with another spike hash than the reference",
-             different_hashes([("reference_dense", name) for name, _ in hashes]), 0, less=True, unit=""),
+             different_hashes([("reference_dense", name) for name, _ in hashes[1:]]), 0, less=True, unit=""),
          *verify_rows],
         seeds=(0,), minutes=3)
 
