@@ -96,9 +96,16 @@ void add_checkpoint_options(CLI::App& app, ConvertOptions& c) {
         ->group(group);
 }
 
-Watcher::Watcher(const Common& common, ConvertOptions& options)
+Watcher::Watcher(const Common& common, const ModelInfo& info, ConvertOptions& options)
     : common_(common), options_(options), line_(common), log_(common, options.resume) {
     options.seed = common.seed;
+    // A policy's episodes are other ones for each purpose, whatever the seed.
+    const Json& origin = info.provenance;
+    if (origin.contains("seed") && origin["seed"].is_number_unsigned() &&
+        origin["seed"] != common.seed && !origin.contains("task"))
+        warn(common, fmt::format("the network was trained with --seed {}: with seed {} most of the "
+                                 "validation split is what it was trained on",
+                                 origin["seed"].get<uint64_t>(), common.seed));
     if (options.resume && options.checkpoint.empty())
         throw Error("[resume] no --checkpoint DIR to go on from", ErrorKind::usage);
     if (!options.checkpoint.empty()) {
@@ -292,7 +299,7 @@ int convert_command(int argc, char** argv) {
         o.convert.ann_frames = !o.ann_frames.empty()            ? o.ann_frames
                                : !model.info.ann_frames.empty() ? model.info.ann_frames
                                                                 : "mean";
-        Watcher watcher(o.common, o.convert);
+        Watcher watcher(o.common, model.info, o.convert);
         model.info.dataset = data.name;
         model.info.mean = data.sets.mean;
         model.info.std = data.sets.std;

@@ -108,7 +108,7 @@ int quantize_command(int argc, char** argv) {
             // A tuned network is near its best: the rate of a first tuning would lose more than it
             // gains.
             if (training.if_lr == 0) training.if_lr = 3e-4;
-            Watcher watcher(o.common, training);
+            Watcher watcher(o.common, model.info, training);
             TrainHooks hooks;
             hooks.stop = training.stop;
             hooks.progress = [&](const Progress& p) { training.progress("tune", &p); };

@@ -32,7 +32,7 @@ int finetune_command(int argc, char** argv) {
         Compute compute = make_compute(common);
         const Model model = read_model(path, read, common);
         const LoadedData data = load(common, data_options, model.info, model.graph, options.T);
-        Watcher watcher(common, options);
+        Watcher watcher(common, model.info, options);
         Converted tuned = watcher.watch(
             [&] { return finetune(compute, model, *data.train, data.test.get(), options); });
         tuned.model.info.provenance["command"] = typed_command;

@@ -202,7 +202,7 @@ LoadedData load(const Common& common, const DataOptions& options, const ModelInf
         throw Error("[data] " + request.name + " has samples of shape " + sample.str() +
                         ", the model takes " + wanted.str(),
                     ErrorKind::data);
-    out.train = at_most(*out.sets.train, common.samples);
+    out.train = drawn(*out.sets.train, common.samples, common.seed);
     out.test = at_most(*out.sets.test, common.samples);
     out.subset = out.test->size() < out.sets.test->size() || out.sets.note.starts_with("subset");
     const std::string what = out.sets.test->steps() > 0 ? "test recordings" : "test images";

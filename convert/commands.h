@@ -57,13 +57,14 @@ struct DataOptions {
     std::string dataset, framing;
     std::vector<float> mean, std;
     double scale = 1;  // what a pixel of 255 is before mean and std
-    bool test_only = false;
 };
 void add_data_options(CLI::App&, DataOptions&);
 
 struct LoadedData {
     DataSets sets;
-    std::unique_ptr<Dataset> train, test;  // of at most --samples; may refer to sets
+    // At most --samples of them: the ones nc_train draws, the first of the test set. May refer to
+    // sets.
+    std::unique_ptr<Dataset> train, test;
     std::string name;
     std::string label;                 // "1000 test images (a subset)", ...
     std::string measure = "accuracy";  // what it is called: "agreement" with actions of a policy
@@ -108,7 +109,8 @@ void add_checkpoint_options(CLI::App&, ConvertOptions&);
 // Progress, log, warnings and Ctrl-C of a conversion, hooked into its options; outlives it.
 class Watcher {
  public:
-    Watcher(const Common&, ConvertOptions&);
+    // Warns when the network's own training split the data by another seed.
+    Watcher(const Common&, const ModelInfo&, ConvertOptions&);
     // Calls work; says how to go on when it is interrupted.
     Converted watch(const std::function<Converted()>& work);
 

@@ -200,6 +200,12 @@ std::unique_ptr<Dataset> subset(const Dataset& whole, std::vector<uint32_t> indi
     return std::make_unique<Subset>(whole, std::move(indices));
 }
 
+std::unique_ptr<Dataset> drawn(const Dataset& data, size_t samples, uint64_t seed) {
+    auto chosen = Random(seed, streams::shuffle).permutation(uint32_t(data.size()));
+    if (samples > 0 && samples < chosen.size()) chosen.resize(samples);
+    return subset(data, std::move(chosen));
+}
+
 Split validation_split(size_t size, uint64_t seed) {
     constexpr size_t large = 50000, share = 5000;
     const size_t held_out = size >= large ? share : size < 2 ? 0 : std::max<size_t>(1, size / 10);

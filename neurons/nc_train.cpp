@@ -6,7 +6,6 @@
 #include <numeric>
 #include <sstream>
 
-#include "datasets/streams.h"
 #include "neurons/train_options.h"
 #include "neurons/zoo.h"
 
@@ -198,14 +197,6 @@ void check_settings(const CLI::App& app, const Settings& s) {
     check_neuron(app, s.neuron);
 }
 
-// At most --samples of them, drawn by the seed.
-std::unique_ptr<Dataset> limited(const Dataset& data, size_t samples, uint64_t seed) {
-    std::vector<uint32_t> chosen =
-        Random(seed, streams::shuffle).permutation(uint32_t(data.size()));
-    if (samples > 0 && samples < chosen.size()) chosen.resize(samples);
-    return subset(data, std::move(chosen));
-}
-
 std::string megabytes(size_t bytes) {
     return fmt::format("{:.1f} MB", double(bytes) / 1e6);
 }
@@ -238,8 +229,8 @@ int train_and_report(const CLI::App& app, Settings& s, const Model* resume,
     if (s.T == 0) s.T = is_residual(graph) ? 32 : 16;
     if (sets.train->steps() > 0) s.T = sets.train->steps();
     t.T = s.T;
-    const auto training = limited(*sets.train, s.common.samples, t.seed);
-    const auto test = limited(*sets.test, s.common.samples, t.seed);
+    const auto training = drawn(*sets.train, s.common.samples, t.seed);
+    const auto test = drawn(*sets.test, s.common.samples, t.seed);
     const Split split = validation_split(training->size(), t.seed);
     const auto fit = subset(*training, split.train);
     const auto validation = subset(*training, split.validation);

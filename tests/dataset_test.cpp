@@ -186,6 +186,22 @@ TEST_CASE("a subset is the samples it names") {
     CHECK(error_of([&] { subset(*data, {6}); }) != "");
 }
 
+TEST_CASE("drawn samples are a seeded part, all of them without a limit") {
+    const auto data = vector_dataset(Tensor::from(std::vector<float>(9), {9, 1}),
+                                     {0, 1, 2, 3, 4, 5, 6, 7, 8}, 9);
+    const auto labels = [&](size_t samples, uint64_t seed) {
+        const auto part = drawn(*data, samples, seed);
+        std::vector<int32_t> out;
+        for (size_t i = 0; i < part->size(); ++i) out.push_back(part->label(i));
+        return out;
+    };
+    const auto all = labels(0, 1);
+    CHECK(std::set<int32_t>(all.begin(), all.end()).size() == 9);
+    CHECK(labels(20, 1) == all);
+    CHECK(labels(4, 1) == std::vector<int32_t>(all.begin(), all.begin() + 4));
+    CHECK(labels(0, 2) != all);
+}
+
 TEST_CASE("the validation split is a seeded partition of the documented sizes") {
     const std::pair<size_t, size_t> wanted[] = {
         {60000, 5000}, {50000, 5000}, {49999, 4999}, {1000, 100}, {9, 1}, {1, 0}, {0, 0}};

@@ -172,6 +172,19 @@ holds 'backends: the cards, or why there are none' backends.json \
 succeeds 'finetune' "$convert" finetune snn.safetensors "${small[@]}" --if-epochs 1 --out tuned.safetensors \
     --json tuned.json
 holds 'finetune: statistics' tuned.json '50 < j["if_accuracy"] <= 100'
+# At a rate of nothing and without batch norms, only other samples could make a difference.
+for part in "" "--samples 300"; do
+    slow=(--dataset mnist --seed 2 $part --force)
+    "$train" --graph "$root/tests/rtl_lif.json" --T 4 "${slow[@]}" --epochs 1 --lr 1e-30 --out before.safetensors \
+        --json before.json &>err
+    "$convert" finetune before.safetensors "${slow[@]}" --if-epochs 1 --if-lr 1e-30 --out after.safetensors \
+        --json after.json &>>err
+    printf '[%s, %s]' "$(cat before.json)" "$(cat after.json)" >both.json
+    holds "finetune: validates on what training held out${part:+, $part}" both.json \
+        'j[0]["validation_accuracy"] == j[1]["validation_accuracy"]'
+done
+expect 'finetune: another seed than that of training' 0 'was trained with --seed 2: with seed 1 most of' \
+    "$convert" finetune before.safetensors "${small[@]}" --if-epochs 1 --out after.safetensors --force
 
 # Results are on stdout alone, so that they can be piped.
 run "$convert" eval snn.safetensors "${small[@]}" --json
