@@ -222,12 +222,11 @@ def resnet20():
     return Experiment(
         "resnet20", "resnet20 on CIFAR-10: trained, converted, tuned at T = 4 and T = 8",
         [Stage("ann", f"nc_train --model resnet20 --epochs 120 --optimizer sgd --lr 0.1 --weight-decay 5e-4 {data}"),
-         Stage("snn32", f"nc_convert {{ann}} --T 32 --levels 16 --strategy qcfs_direct --recipe cifar --qcfs-lr 5e-3 "
-                        f"--qcfs-epochs 6 {report('snn32', published)} {data}"),
-         Stage("snn8", "nc_convert {ann} --T 8 --strategy qcfs_if_ft --recipe cifar --qcfs-epochs 12 --if-epochs 2 "
-                       f"{report('snn8', published)} {data}"),
-         Stage("snn4", "nc_convert {ann} --T 4 --strategy qcfs_if_ft --recipe cifar --qcfs-epochs 12 --if-epochs 3 "
-                       f"{report('snn4', published)} {data}"),
+         Stage("snn32", f"nc_convert {{ann}} --T 32 --levels 16 --strategy qcfs_direct --recipe cifar "
+                        f"--qcfs-epochs 20 --dump {{folder}}/snn32.dump {report('snn32', published)} {data}"),
+         *(Stage(f"snn{t}", f"nc_convert {{folder}}/snn32.dump/3-qcfs.safetensors --T {t} --levels {t} --recipe cifar "
+                            f"--strategy qcfs_if_ft --qcfs-epochs 8 --if-epochs {epochs} "
+                            f"{report(f'snn{t}', published)} {data}") for t, epochs in ((8, 2), (4, 3))),
          quantized("int8", "snn8", 8), verify, Stage("nir", "nc_convert export {snn8} --emit nir={folder}/nir.nir"),
          Stage("again", "nc_convert export {folder}/nir.nir --emit nir={folder}/again.nir"),
          *(Stage(name, command, part=True) for name, command in hashes)],
