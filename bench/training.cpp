@@ -124,8 +124,8 @@ void check_gradients(Compute& compute, const std::string& name, const Graph& g,
     const size_t T = std::min<size_t>(batch.T, 8), N = std::min<size_t>(batch.labels.size(), 2);
     const TrainingBatch few = part_of(batch, T, N);
     Compute reference(kernels::reference(), 1);
-    // At a rate of 1 the weights' rounding would drown the gradients, of 1e-6, of a network that has
-    // learnt all there is.
+    // At a rate of 1 the weights' rounding would drown the gradients, of 1e-6, of a network that
+    // has learnt all there is.
     const double rate = 0x1p20;
     const double far =
         difference(g, step_once(compute, g, few, T, rate), step_once(reference, g, few, T, rate));

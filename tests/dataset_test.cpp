@@ -187,8 +187,8 @@ TEST_CASE("a subset is the samples it names") {
 }
 
 TEST_CASE("drawn samples are a seeded part, all of them without a limit") {
-    const auto data = vector_dataset(Tensor::from(std::vector<float>(9), {9, 1}),
-                                     {0, 1, 2, 3, 4, 5, 6, 7, 8}, 9);
+    const auto data =
+        vector_dataset(Tensor::from(std::vector<float>(9), {9, 1}), {0, 1, 2, 3, 4, 5, 6, 7, 8}, 9);
     const auto labels = [&](size_t samples, uint64_t seed) {
         const auto part = drawn(*data, samples, seed);
         std::vector<int32_t> out;
