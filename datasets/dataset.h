@@ -74,9 +74,9 @@ struct DataSets {
 DataSets load_data(const DataRequest&);
 std::vector<std::string> dataset_names();
 
-// At most `samples` of the training data (0: all), drawn and ordered by the seed. Programs split what
-// this gives: with the same seed and samples a conversion then validates on what the network that
-// it was given has not been trained on.
+// At most `samples` of the training data (0: all), drawn and ordered by the seed. Programs split
+// what this gives: with the same seed and samples a conversion then validates on what the network
+// that it was given has not been trained on.
 std::unique_ptr<Dataset> drawn(const Dataset&, size_t samples, uint64_t seed);
 
 // The seeded split: the last 5000 of the shuffle are for validation; 10 %
