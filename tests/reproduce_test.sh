@@ -59,7 +59,7 @@ reproduce long
 check 'another command is run anew, and what took its model' \
     [ "$(grep -c 'a command has changed' err) $(grep -c '^\$' err)" = '3 3' ]
 
-check "README: its figures are the files'" python3 "$root/bench/results.py"
+check "README: its figures are the files'" python3 "$root/bench/results.py" --complete
 mkdir -p bench/results && cp results/low.json bench/results/
 # readme TEXT: a README whose results are this table.
 readme() { printf '# A\n\n## Results\n\n%s\n\n## Limits\n' "$1" >readme.md; }
