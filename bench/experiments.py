@@ -225,9 +225,8 @@ def resnet20():
          Stage("snn32", f"nc_convert {{ann}} --T 32 --levels 16 --strategy qcfs_direct --recipe cifar "
                         f"--qcfs-epochs 20 --dump {{folder}}/snn32.dump {report('snn32', published)} {data}"),
          *(Stage(f"snn{t}", f"nc_convert {{folder}}/snn32.dump/3-qcfs.safetensors --T {t} --levels {t} --recipe cifar "
-                            f"--strategy qcfs_if_ft --qcfs-epochs 8 --if-epochs {epochs} --if-lr 5e-4 {more}"
-                            f"{report(f'snn{t}', published)} {data}")
-           for t, epochs, more in ((8, 5, ""), (4, 8, "--distill 0.5 "))),
+                            f"--strategy qcfs_if_ft --qcfs-epochs 8 --if-epochs 8 --if-lr 5e-4 --distill 0.5 "
+                            f"{report(f'snn{t}', published)} {data}") for t in (8, 4)),
          quantized("int8", "snn8", 8), verify, Stage("nir", "nc_convert export {snn8} --emit nir={folder}/nir.nir"),
          Stage("again", "nc_convert export {folder}/nir.nir --emit nir={folder}/again.nir"),
          *(Stage(name, command, part=True) for name, command in hashes)],
