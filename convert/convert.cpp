@@ -120,7 +120,7 @@ std::vector<uint32_t> first(std::vector<uint32_t> indices, size_t count) {
 Converted convert(Compute& compute, const Model& model, const Dataset& training,
                   const Dataset* test, const ConvertOptions& o) {
     const auto start = Clock::now();
-    double testing = 0;  // seconds
+    double testing = 0, resumed = 0;  // seconds
     const auto accuracy = [&](const Graph& g) {
         const auto from = Clock::now();
         EvaluateOptions run;
@@ -151,7 +151,9 @@ Converted convert(Compute& compute, const Model& model, const Dataset& training,
     const auto samples = subset(training, first(split.train, o.calibration_samples));
     const auto trained = [&](const std::string& name, const Graph& g, const TrainOptions& t) {
         if (t.epochs == 0) return g;
-        return train_stage(compute, name, g, model.info, *fit, *held, t, o, &model.graph).graph;
+        Trained done = train_stage(compute, name, g, model.info, *fit, *held, t, o, &model.graph);
+        resumed += done.seconds_resumed;
+        return std::move(done.graph);
     };
 
     Stages stages(model, o);
@@ -210,7 +212,7 @@ Converted convert(Compute& compute, const Model& model, const Dataset& training,
     EvaluateOptions held_run;
     held_run.T = plan.T;
     s.validation_accuracy = evaluate(compute, out.model.graph, *held, held_run).accuracy;
-    s.conversion_time = seconds_since(start) - testing;
+    s.conversion_time = seconds_since(start) - testing + resumed;
     describe_neurons(out.model.graph, s);
     for (LayerStatistics& layer : s.layers)
         for (const InputHistogram& h : histograms)

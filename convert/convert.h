@@ -70,7 +70,7 @@ struct Statistics {
     std::optional<double> ann_accuracy, qcfs_accuracy, if_accuracy, validation_accuracy, sparsity;
     std::vector<double> accuracy_at_t;
     size_t test_samples = 0;
-    double conversion_time = 0;  // seconds, without the test data's evaluations
+    double conversion_time = 0;  // seconds, without test evaluations; resumed trainings whole
     // spikes that differ between the network before and after its amplitudes went into the weights
     uint64_t fold_compared = 0, fold_different = 0;
     std::optional<Energy> energy;  // of the test samples, at T

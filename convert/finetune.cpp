@@ -159,7 +159,8 @@ Converted finetune(Compute& compute, const Model& model, const Dataset& training
     if (!std::isnan(trained.validation_accuracy))
         s.validation_accuracy = trained.validation_accuracy;
     s.conversion_time =
-        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+        std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() +
+        trained.seconds_resumed;
     if (o.progress) o.progress("evaluate", nullptr);
     describe_neurons(out.model.graph, s);
     if (test) measure_on(compute, out.model.graph, *test, o, s);

@@ -78,6 +78,7 @@ class Trainer {
         out.validation_accuracy = best ? state_.best_accuracy : last_accuracy_;
         out.best_epoch = best ? state_.best_epoch : options_.epochs - 1;
         out.seconds = state_.seconds + now() - begin_;
+        out.seconds_resumed = state_.seconds;
         return out;
     }
 

@@ -68,7 +68,8 @@ struct Trained {
     Graph graph;                 // the best epoch on validation, else the last
     double validation_accuracy;  // percent, NaN without validation
     int best_epoch;
-    double seconds;
+    double seconds;          // of all runs, when it was resumed
+    double seconds_resumed;  // of them, those before the last run
 };
 
 // resume: a checkpoint's model (Model::state), or null. Resuming gives the bits of an uninterrupted

@@ -155,6 +155,27 @@ TEST_CASE("convert: strategies, thresholds and statistics of a small network") {
         options.stop = [] { return true; };
         CHECK_THROWS_AS(convert(compute, model, *training, nullptr, options), Interrupted);
     }
+    SUBCASE("the seconds of trainings that were cut are part of the conversion's") {
+        auto options = quick_options();
+        options.qcfs_epochs = options.if_epochs = 1;
+        const auto folder =
+            std::filesystem::temp_directory_path() / ("nc_cut_" + std::to_string(::getpid()));
+        std::filesystem::create_directory(folder);
+        options.checkpoint = folder.string();
+        const Converted whole = convert(compute, model, *training, nullptr, options);
+        CHECK(whole.statistics.conversion_time < 1000);
+        for (const char* stage : {"qcfs.safetensors", "tune.safetensors"}) {
+            Model saved = load_model((folder / stage).string());
+            saved.state_info["seconds"] = 1000;
+            save_model((folder / stage).string(), saved);
+        }
+        options.resume = true;
+        const Converted resumed = convert(compute, model, *training, nullptr, options);
+        CHECK(same_graph(whole.model.graph, resumed.model.graph));
+        CHECK(resumed.statistics.conversion_time > 2000);
+        CHECK(resumed.statistics.conversion_time < 3000);
+        std::filesystem::remove_all(folder);
+    }
     SUBCASE("a spiking network is tuned further") {
         auto options = quick_options();
         const Converted c = convert(compute, model, *training, test.get(), options);

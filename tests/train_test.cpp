@@ -171,6 +171,8 @@ TEST_CASE("train: resumed after any step, the weights have the bits of an uninte
             CHECK(same_graph(whole.graph, rest.graph));
             CHECK(whole.best_epoch == rest.best_epoch);
             CHECK(whole.validation_accuracy == rest.validation_accuracy);
+            CHECK(rest.seconds > rest.seconds_resumed);
+            CHECK(rest.seconds_resumed > 0);
         }
     }
 }
